@@ -1,0 +1,3 @@
+"""Activation-aware SVD compression of language models."""
+
+__all__: list[str] = []

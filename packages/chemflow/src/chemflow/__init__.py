@@ -1,0 +1,3 @@
+"""Latent flows through chemical space."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Flow-factorised representation learning."""
+
+__all__: list[str] = []

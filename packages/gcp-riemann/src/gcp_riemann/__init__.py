@@ -1,0 +1,3 @@
+"""Global covariance pooling and its Riemannian classifiers in PyTorch."""
+
+__all__: list[str] = []

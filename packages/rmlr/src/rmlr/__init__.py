@@ -1,0 +1,3 @@
+"""Riemannian multinomial logistic regression in PyTorch."""
+
+__all__: list[str] = []

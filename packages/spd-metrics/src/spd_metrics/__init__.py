@@ -1,0 +1,3 @@
+"""Riemannian metrics on SPD and Cholesky manifolds, gyro operations, means and SPD network layers for PyTorch."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Batched, differentiable matrix functions and factorisations for PyTorch."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Smooth scalar potentials u(z, t), their derivatives, PDE residuals and steppers for PyTorch."""
+
+__all__: list[str] = []
