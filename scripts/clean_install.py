@@ -1,0 +1,218 @@
+"""Install each member alone into an empty environment, and try what its user tries first.
+
+    uv run scripts/clean_install.py                 every member
+    uv run scripts/clean_install.py liebn --json clean.json
+
+Each environment gets one member's wheel with only its declared dependencies, at the versions of
+`uv.lock`. There the package must import (at most 0.3 s beyond torch), the first Python example of
+its README must run, its commands must answer `--help`, and no experiment data may have come along.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rich.console import Console
+from rich.table import Table
+
+from build import Distribution, DistributionError, build
+from environment import (
+    THIS_PYTHON,
+    Environment,
+    InstallationError,
+    assert_came_from,
+    constraints,
+)
+from process import CommandError, fail, run
+from readme import first_example
+from workspace import ROOT, Member, WorkspaceError, dependencies_of, read_workspace, select
+
+IMPORT_LIMIT = 0.3
+"""Seconds that `import NAME` may cost once torch is imported."""
+
+# Each try is a process of its own; the least of them is what the code costs, the rest is the
+# machine being busy.
+_IMPORT_TRIES = 3
+_IMPORT_COST = """
+import time, torch
+start = time.perf_counter()
+import {module}
+print(time.perf_counter() - start)
+"""
+_BACKEND_INFO = "import linalg_kernels; print(linalg_kernels.backend_info())"
+
+
+@dataclass(frozen=True)
+class CleanInstall:
+    """What one member did in an environment of its own."""
+
+    package: str
+    version: str
+    wheel: str
+    distributions: int
+    """Installed along with it, itself included."""
+    import_seconds: float
+    """Beyond torch, the least of some tries."""
+    example: bool
+    """Whether its README has a first example, which then ran."""
+    commands: tuple[str, ...]
+    """Console scripts that answered `--help`."""
+
+
+def data_distributions(root: Path = ROOT) -> set[str]:
+    """The distributions of the dependency group `data`, which no package may pull."""
+    groups = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    # scikit-learn is in the group for its digits, and a library that an extra may ask for.
+    return {canonicalize_name(Requirement(text).name) for text in groups["data"]} - {"scikit-learn"}
+
+
+def clean_install(
+    member: Member,
+    dist: dict[str, Distribution],
+    limits: Path,
+    work: Path,
+    *,
+    python: str = THIS_PYTHON,
+    require_native: bool = False,
+) -> CleanInstall:
+    """Install `member` from the distributions `dist` into an empty environment and try it.
+
+    Args:
+        limits: file of constraints, see `environment.constraints`.
+        work: folder for the environment, which is removed at the end.
+        require_native: fail where linalg-kernels works without its native library.
+
+    Raises:
+        CommandError: it did not install, import, run its example or answer `--help`.
+        InstallationError: another wheel or experiment data was installed, or the import is slow.
+    """
+    environment = Environment(work / "environment", python=python)
+    links = dist[member.name].wheel.parent
+    requirement = f"{member.name}=={member.version}"
+    environment.install("--find-links", links, "--constraints", limits, requirement)
+    installed = environment.installed()
+    for name in installed.keys() & dist.keys():
+        assert_came_from(installed[name], [dist[name].wheel])
+    if unwanted := installed.keys() & data_distributions():
+        raise InstallationError(f"{member.name} pulls experiment data: {sorted(unwanted)}")
+
+    seconds = []
+    for attempt in range(_IMPORT_TRIES + 1):
+        code = _IMPORT_COST.format(module=member.import_name)
+        cost = run(environment.interpreter("-c", code), cwd=work, echo=not attempt).stdout
+        if attempt:  # the first one compiles bytecode
+            seconds.append(float(cost))
+    if min(seconds) > IMPORT_LIMIT:
+        raise InstallationError(
+            f"import {member.import_name} costs {min(seconds):.2f} s beyond torch; "
+            f"at most {IMPORT_LIMIT} s is allowed: import heavy things where they are used"
+        )
+    if require_native and "linalg-kernels" in installed:
+        info = run(environment.interpreter("-c", _BACKEND_INFO), cwd=work).stdout
+        if "native" not in info:
+            raise InstallationError(f"linalg-kernels works without its native library: {info}")
+    example = first_example(member.readme.read_text("utf-8"))
+    if example is not None:
+        script = work / f"{member.import_name}_example.py"
+        script.write_text(example, "utf-8")
+        run(environment.interpreter(script), cwd=work)
+    for command in member.commands:
+        run([environment.command(command), "--help"], cwd=work)
+    environment.remove()
+    return CleanInstall(
+        package=member.name,
+        version=str(member.version),
+        wheel=dist[member.name].wheel.name,
+        distributions=len(installed),
+        import_seconds=min(seconds),
+        example=example is not None,
+        commands=member.commands,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Install each member alone and try it.")
+    parser.add_argument("members", nargs="*", metavar="NAME", help="members (default: all)")
+    parser.add_argument("--python", default=THIS_PYTHON, help=f"version (default: {THIS_PYTHON})")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument(
+        "--require-native",
+        action="store_true",
+        help="fail where linalg-kernels works without its native library",
+    )
+    arguments = parser.parse_args(argv)
+    members = read_workspace()
+    results: list[CleanInstall] = []
+    errors: list[tuple[str, Exception]] = []
+    with tempfile.TemporaryDirectory(prefix="clean-install-") as name:
+        work = Path(name)
+        try:
+            chosen = select(members, arguments.members)
+            needed = {member.name: member for member in chosen}
+            for member in chosen:
+                needed |= dependencies_of(members, member.name)
+            dist = {key: build(member, work / "dist") for key, member in needed.items()}
+            limits = constraints(work / "constraints.txt")
+        except (CommandError, DistributionError, WorkspaceError) as error:
+            return fail(error)
+        for member in chosen:
+            try:
+                results.append(
+                    clean_install(
+                        member,
+                        dist,
+                        limits,
+                        work,
+                        python=arguments.python,
+                        require_native=arguments.require_native,
+                    )
+                )
+            except (CommandError, InstallationError) as error:
+                errors.append((member.name, error))
+    Console().print(_table(results, errors))
+    for package, error in errors:
+        print(f"\n{package}: {error}", file=sys.stderr)
+    if arguments.json is not None:
+        report = {
+            "python": arguments.python,
+            "platform": sys.platform,
+            "installed": [asdict(result) for result in results],
+            "failed": {package: str(error) for package, error in errors},
+        }
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    return 1 if errors else 0
+
+
+def _table(results: list[CleanInstall], errors: list[tuple[str, Exception]]) -> Table:
+    table = Table(title="Each member alone in an empty environment")
+    for column in (
+        "package",
+        "wheel",
+        "distributions",
+        "import beyond torch",
+        "README",
+        "commands",
+    ):
+        table.add_column(column)
+    for result in results:
+        table.add_row(
+            f"{result.package} {result.version}",
+            result.wheel.removesuffix(".whl").split("-", 2)[2],
+            str(result.distributions),
+            f"{1000 * result.import_seconds:.0f} ms",
+            "example ran" if result.example else "no example yet",
+            ", ".join(f"{command} --help" for command in result.commands) or "none",
+        )
+    for package, _ in errors:
+        table.add_row(package, "failed", "", "", "", "")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
