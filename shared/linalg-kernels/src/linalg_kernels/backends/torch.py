@@ -1,0 +1,98 @@
+"""The reference: every primitive in plain torch, short enough to read beside its formula.
+
+Primitives work on Hermitian tensors `(*batch, n, n)` without autograd rules of their own; an
+element that holds NaN or Inf comes out as NaN and leaves its neighbours alone.
+"""
+
+import torch
+from torch import Tensor
+
+from linalg_kernels import errors
+from linalg_kernels.scalar import ScalarFunction
+
+# Entries of the third-order kernel that are held at once by `second`.
+_TILE = 1 << 22
+
+
+def hermitian(A: Tensor) -> Tensor:
+    """(A + A^H) / 2."""
+    return (A + A.mH) / 2
+
+
+def from_lower(A: Tensor) -> Tensor:
+    """The Hermitian matrix whose lower triangle is that of A (the diagonal's real part)."""
+    strict = A.tril(-1)
+    return strict + strict.mH + torch.diag_embed(A.diagonal(dim1=-2, dim2=-1).real).to(A.dtype)
+
+
+def _isolate(A: Tensor) -> tuple[Tensor, Tensor]:
+    """A with its non-finite elements replaced by I, and the mask of the finite ones."""
+    finite = errors.finite_elements(A)
+    identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    return torch.where(finite[..., None, None], A, identity), finite
+
+
+def eigh(A: Tensor, *, finite: bool = False) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (*batch, n) in ascending order and eigenvectors (*batch, n, n) of Hermitian A.
+
+    `finite=True` promises that A holds no NaN or Inf and saves the search for them.
+    """
+    if A.shape[-1] == 1:
+        w = A[..., 0].real.clone()
+        return w, torch.where(torch.isfinite(w), 1, float("nan"))[..., None].to(A.dtype)
+    if finite:
+        return tuple(torch.linalg.eigh(A))
+    safe, is_finite = _isolate(A)
+    w, V = torch.linalg.eigh(safe)
+    nan = float("nan")
+    return (
+        torch.where(is_finite[..., None], w, nan),
+        torch.where(is_finite[..., None, None], V, nan),
+    )
+
+
+def eigvalsh(A: Tensor, *, finite: bool = False) -> Tensor:
+    """Eigenvalues (*batch, n) in ascending order of Hermitian A."""
+    if A.shape[-1] == 1:
+        return A[..., 0].real.clone()
+    if finite:
+        return torch.linalg.eigvalsh(A)
+    safe, is_finite = _isolate(A)
+    return torch.where(is_finite[..., None], torch.linalg.eigvalsh(safe), float("nan"))
+
+
+def compose(V: Tensor, d: Tensor) -> Tensor:
+    """V diag(d) V^H, exactly Hermitian."""
+    return hermitian((V * d[..., None, :]) @ V.mH)
+
+
+def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
+    """V f(w) V^H."""
+    return compose(V, fn.value(w, None if p is None else p[..., None]))
+
+
+def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
+    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H."""
+    K = fn.first(w[..., :, None], w[..., None, :], None if p is None else p[..., None, None])
+    return hermitian(V @ (K * (V.mH @ hermitian(E) @ V)) @ V.mH)
+
+
+def frechet2(
+    w: Tensor, V: Tensor, E: Tensor, H: Tensor, p: Tensor | None, fn: ScalarFunction
+) -> Tensor:
+    """D²f[E, H] = V M V^H with M_ij = Σ_k f[w_i, w_k, w_j] (E_ik H_kj + H_ik E_kj).
+
+    E and H in M are in the eigenbasis. The kernel is formed in tiles of k.
+    """
+    n = w.shape[-1]
+    E, H = V.mH @ hermitian(E) @ V, V.mH @ hermitian(H) @ V
+    M = torch.zeros_like(E)
+    width = max(1, _TILE // max(1, E.numel()))
+    exponent = None if p is None else p[..., None, None, None]
+    for start in range(0, n, width):
+        k = slice(start, start + width)
+        a, b, c = w[..., :, None, None], w[..., None, k, None], w[..., None, None, :]
+        T = fn.second(a, b, c, exponent)
+        products = E[..., :, k, None] * H[..., None, k, :] + H[..., :, k, None] * E[..., None, k, :]
+        M = M + (T * products).sum(-2)
+    return hermitian(V @ M @ V.mH)

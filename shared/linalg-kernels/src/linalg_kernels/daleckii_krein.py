@@ -1,0 +1,287 @@
+"""Autograd of spectral functions F = V f(w) V^H.
+
+The derivative is dF = V (f[w_i, w_j] ∘ V^H dA V) V^H (Daleckii and Krein), which is its own
+adjoint; the derivative of that is built in the same way from second divided differences.
+Nothing here differentiates eigenvectors, so repeated eigenvalues are ordinary points.
+
+Every rule is an `autograd.Function` with reverse mode, forward mode and a vmap rule. Dynamo
+cannot trace a Function that defines `jvp`, so each has a twin without one that is used while
+a graph is traced; the Functions differ in nothing else.
+
+`w` and `V` are the eigensystem of A and constants to autograd: A alone carries derivatives.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from linalg_kernels import errors
+from linalg_kernels.backends import torch as reference
+from linalg_kernels.precision import full_precision
+from linalg_kernels.scalar import ScalarFunction
+
+
+def batch_first(size: int, dims: tuple, tensors: tuple) -> list:
+    """The vmapped dimension of each tensor moved to the front; expanded where there is none."""
+    moved = []
+    for T, dim in zip(tensors, dims, strict=True):
+        if T is None:
+            moved.append(None)
+        elif dim is None:
+            moved.append(T.expand(size, *T.shape))
+        else:
+            moved.append(T.movedim(dim, 0))
+    return moved
+
+
+def read_hermitian(
+    A: Tensor, symmetrize: bool, check: bool, name: str = "A"
+) -> tuple[Tensor, bool]:
+    """The Hermitian matrix that A stands for, and whether it is known to be finite."""
+    H = reference.hermitian(A) if symmetrize else reference.from_lower(A)
+    if not (check and errors.can_read(A)):
+        return H, False
+    errors.check_finite(H, name)
+    if symmetrize:
+        errors.check_hermitian(A, name)
+    return H, True
+
+
+def _inner(G: Tensor, F: Tensor) -> Tensor:
+    """Re tr(G^H F), one number a matrix."""
+    return (G.conj() * F).real.sum((-2, -1))
+
+
+def _add(x: Tensor | None, y: Tensor) -> Tensor:
+    return y if x is None else x + y
+
+
+# --- F = f(A) -------------------------------------------------------------------------------
+
+
+class _Spectral(Function):
+    """(A, p) -> (F, w, V); w and V are not differentiable outputs."""
+
+    @staticmethod
+    def forward(A, p, fn, symmetrize, check, positive):
+        H, finite = read_hermitian(A, symmetrize, check)
+        w, V = reference.eigh(H, finite=finite)
+        if positive and errors.can_read(A):
+            errors.check_positive(w, "A", fn.name)
+        return reference.evaluate(w, V, p, fn), w, V
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        A, p, fn, *_ = inputs
+        _, w, V = output
+        ctx.mark_non_differentiable(w, V)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(A, p, w, V)
+        ctx.save_for_forward(A, p, w, V)
+        ctx.fn = fn
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G, _w, _V):
+        if G is None:
+            return None, None, None, None, None, None
+        gA, gp = _evaluate_vjp(ctx, G)
+        return gA, gp, None, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, p, fn, symmetrize, check, positive):
+        A, p = batch_first(info.batch_size, dims[:2], (A, p))
+        return spectral(A, p, fn, symmetrize, check, positive), (0, 0, 0)
+
+
+class _SpectralEager(_Spectral):
+    @staticmethod
+    def jvp(ctx, dA, dp, *_):
+        return _evaluate_jvp(ctx, dA, dp), None, None
+
+
+def spectral(
+    A: Tensor,
+    p: Tensor | None,
+    fn: ScalarFunction,
+    symmetrize: bool = True,
+    check: bool = True,
+    positive: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """F = f(A) with its derivatives, and the constants w, V. `p` has the batch shape of A."""
+    rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
+    return rule.apply(A, p, fn, symmetrize, check, positive)
+
+
+class _Evaluate(Function):
+    """As `_Spectral`, from an eigensystem that is already known."""
+
+    @staticmethod
+    def forward(_A, p, w, V, fn):
+        return reference.evaluate(w, V, p, fn)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        A, p, w, V, fn = inputs
+        ctx.save_for_backward(A, p, w, V)
+        ctx.save_for_forward(A, p, w, V)
+        ctx.fn = fn
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        gA, gp = _evaluate_vjp(ctx, G)
+        return gA, gp, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, p, w, V, fn):
+        A, p, w, V = batch_first(info.batch_size, dims[:4], (A, p, w, V))
+        return evaluate(A, p, w, V, fn), 0
+
+
+class _EvaluateEager(_Evaluate):
+    @staticmethod
+    def jvp(ctx, dA, dp, *_):
+        return _evaluate_jvp(ctx, dA, dp)
+
+
+def evaluate(A: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction) -> Tensor:
+    """f(A) with its derivatives, from A = V diag(w) V^H."""
+    rule = _Evaluate if torch.compiler.is_compiling() else _EvaluateEager
+    return rule.apply(A, p, w, V, fn)
+
+
+def _evaluate_vjp(ctx, G: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    A, p, w, V = ctx.saved_tensors
+    gA = frechet(A, G, p, w, V, ctx.fn) if ctx.needs_input_grad[0] else None
+    gp = None
+    if p is not None and ctx.needs_input_grad[1]:
+        gp = _inner(G, evaluate(A, p, w, V, ctx.fn.by_exponent))
+    return gA, gp
+
+
+@full_precision
+def _evaluate_jvp(ctx, dA: Tensor | None, dp: Tensor | None) -> Tensor | None:
+    A, p, w, V = ctx.saved_tensors
+    dF = None
+    if dA is not None:
+        dF = frechet(A, dA, p, w, V, ctx.fn)
+    if dp is not None:
+        dF = _add(dF, dp[..., None, None] * evaluate(A, p, w, V, ctx.fn.by_exponent))
+    return dF
+
+
+# --- DF = Df(A)[E] --------------------------------------------------------------------------
+
+
+class _Frechet(Function):
+    """(A, E, p) -> Df(A)[E]."""
+
+    @staticmethod
+    def forward(_A, E, p, w, V, fn):
+        return reference.frechet(w, V, E, p, fn)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        A, E, p, w, V, fn = inputs
+        ctx.save_for_backward(A, E, p, w, V)
+        ctx.save_for_forward(A, E, p, w, V)
+        ctx.fn = fn
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        A, E, p, w, V = ctx.saved_tensors
+        gA = gE = gp = None
+        if ctx.needs_input_grad[0]:
+            gA = frechet2(A, E, G, p, w, V, ctx.fn)
+        if ctx.needs_input_grad[1]:
+            gE = frechet(A, G, p, w, V, ctx.fn)
+        if p is not None and ctx.needs_input_grad[2]:
+            gp = _inner(G, frechet(A, E, p, w, V, ctx.fn.by_exponent))
+        return gA, gE, gp, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, E, p, w, V, fn):
+        A, E, p, w, V = batch_first(info.batch_size, dims[:5], (A, E, p, w, V))
+        return frechet(A, E, p, w, V, fn), 0
+
+
+class _FrechetEager(_Frechet):
+    @staticmethod
+    @full_precision
+    def jvp(ctx, dA, dE, dp, *_):
+        A, E, p, w, V = ctx.saved_tensors
+        dD = None
+        if dA is not None:
+            dD = frechet2(A, E, dA, p, w, V, ctx.fn)
+        if dE is not None:
+            dD = _add(dD, frechet(A, dE, p, w, V, ctx.fn))
+        if dp is not None:
+            mixed = frechet(A, E, p, w, V, ctx.fn.by_exponent)
+            dD = _add(dD, dp[..., None, None] * mixed)
+        return dD
+
+
+def frechet(
+    A: Tensor, E: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction
+) -> Tensor:
+    """Df(A)[E] with its derivatives, from A = V diag(w) V^H; only herm(E) counts."""
+    rule = _Frechet if torch.compiler.is_compiling() else _FrechetEager
+    return rule.apply(A, E, p, w, V, fn)
+
+
+# --- D²f(A)[E, H] ---------------------------------------------------------------------------
+
+
+class _Frechet2(Function):
+    """(A, E, H, p) -> D²f(A)[E, H], symmetric in E and H; A and p carry no derivative here."""
+
+    @staticmethod
+    def forward(_A, E, H, p, w, V, fn):
+        return reference.frechet2(w, V, E, H, p, fn)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        A, E, H, p, w, V, fn = inputs
+        ctx.save_for_backward(A, E, H, p, w, V)
+        ctx.save_for_forward(A, E, H, p, w, V)
+        ctx.fn = fn
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        A, E, H, p, w, V = ctx.saved_tensors
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
+            raise NotImplementedError(f"third derivatives of {ctx.fn.name} are not implemented")
+        gE = frechet2(A, G, H, p, w, V, ctx.fn) if ctx.needs_input_grad[1] else None
+        gH = frechet2(A, E, G, p, w, V, ctx.fn) if ctx.needs_input_grad[2] else None
+        return None, gE, gH, None, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, E, H, p, w, V, fn):
+        A, E, H, p, w, V = batch_first(info.batch_size, dims[:6], (A, E, H, p, w, V))
+        return frechet2(A, E, H, p, w, V, fn), 0
+
+
+class _Frechet2Eager(_Frechet2):
+    @staticmethod
+    @full_precision
+    def jvp(ctx, dA, dE, dH, dp, *_):
+        A, E, H, p, w, V = ctx.saved_tensors
+        if dA is not None or dp is not None:
+            raise NotImplementedError(f"third derivatives of {ctx.fn.name} are not implemented")
+        dD = None
+        if dE is not None:
+            dD = frechet2(A, dE, H, p, w, V, ctx.fn)
+        if dH is not None:
+            dD = _add(dD, frechet2(A, E, dH, p, w, V, ctx.fn))
+        return dD
+
+
+def frechet2(
+    A: Tensor, E: Tensor, H: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction
+) -> Tensor:
+    """D²f(A)[E, H], from A = V diag(w) V^H."""
+    rule = _Frechet2 if torch.compiler.is_compiling() else _Frechet2Eager
+    return rule.apply(A, E, H, p, w, V, fn)

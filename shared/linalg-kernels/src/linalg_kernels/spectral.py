@@ -1,0 +1,283 @@
+"""Functions of Hermitian matrices: F = V f(w) V^H for A = V diag(w) V^H.
+
+Options that these functions share:
+
+- `symmetrize`: A stands for (A + A^H)/2. With False the lower triangle is read instead, as
+  `torch.linalg.eigh` does. The gradient is Hermitian either way.
+- `check`: NaN or Inf raises `LinAlgError` and an A that is far from Hermitian `ValueError`,
+  each naming the batch element. With False, and always while a graph is traced, an element
+  with NaN or Inf gives NaN and leaves its neighbours alone.
+- `nonpos`: what an eigenvalue <= 0 means to a function that is singular there. "ieee" gives
+  what the real function gives (NaN, -inf), "raise" a `LinAlgError` that names the element,
+  "clamp" replaces eigenvalues below `eps` (in the units of A) by it, with derivative 0.
+- `upcast`: float16 and bfloat16 are computed in float32 and returned in their own dtype;
+  without it they are a `TypeError`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from linalg_kernels import daleckii_krein, errors, scalar
+from linalg_kernels.precision import full_precision, promote, restore
+from linalg_kernels.scalar import ScalarFunction
+
+Nonpos = Literal["ieee", "raise", "clamp"]
+
+
+def _with_policy(fn: ScalarFunction, nonpos: Nonpos, eps: float | None) -> ScalarFunction:
+    if nonpos not in ("ieee", "raise", "clamp"):
+        raise ValueError(f"nonpos must be 'ieee', 'raise' or 'clamp', got {nonpos!r}")
+    if (eps is None) == (nonpos == "clamp"):
+        raise ValueError(f"eps goes with nonpos='clamp', got nonpos={nonpos!r} and eps={eps}")
+    if eps is None:
+        return fn
+    if not eps >= 0:
+        raise ValueError(f"eps must be >= 0, got {eps}")
+    return scalar.Floored(fn, float(eps))
+
+
+@full_precision
+def _apply(
+    A: Tensor,
+    fn: ScalarFunction,
+    p: Tensor | float | None = None,
+    *,
+    symmetrize: bool,
+    check: bool,
+    upcast: bool,
+    positive: bool = False,
+) -> Tensor:
+    A, dtype = promote(A, upcast)
+    errors.require_float(A, "A")
+    errors.require_square(A, "A")
+    if p is not None:
+        A, p = _broadcast_exponent(A, p)
+    return restore(daleckii_krein.spectral(A, p, fn, symmetrize, check, positive)[0], dtype)
+
+
+def _broadcast_exponent(A: Tensor, p: Tensor | float) -> tuple[Tensor, Tensor]:
+    real = A.real.dtype if A.is_complex() else A.dtype
+    if not isinstance(p, Tensor):
+        p = torch.full((), float(p), dtype=real, device=A.device)
+    if p.is_complex():
+        raise TypeError(f"p must be real, got {p.dtype}")
+    batch = errors.broadcast_batch({"A": (A, 2), "p": (p, 0)})
+    p = p.to(dtype=real, device=A.device).expand(batch)
+    return A.expand(*batch, *A.shape[-2:]), p
+
+
+def logm(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    nonpos: Nonpos = "ieee",
+    eps: float | None = None,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Principal logarithm of a Hermitian positive definite matrix, V log(w) V^H.
+
+    Equivalent to `scipy.linalg.logm` on such input. Options: see this module.
+    """
+    fn = _with_policy(scalar.LOG, nonpos, eps)
+    positive = nonpos == "raise"
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+
+
+def expm(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Exponential of a Hermitian matrix, V exp(w) V^H. Options: see this module.
+
+    Equivalent to `torch.linalg.matrix_exp` on such input.
+    """
+    return _apply(A, scalar.EXP, symmetrize=symmetrize, check=check, upcast=upcast)
+
+
+def sqrtm(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    nonpos: Nonpos = "ieee",
+    eps: float | None = None,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Hermitian square root of a positive definite matrix, V √w V^H.
+
+    A singular A needs `nonpos="clamp", eps=0`: rounding makes its zero eigenvalues negative.
+    Equivalent to `scipy.linalg.sqrtm` on such input. Options: see this module.
+    """
+    fn = _with_policy(scalar.SQRT, nonpos, eps)
+    positive = nonpos == "raise"
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+
+
+def inv_sqrtm(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    nonpos: Nonpos = "ieee",
+    eps: float | None = None,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Inverse of the Hermitian square root, V w^-1/2 V^H. Options: see this module."""
+    fn = _with_policy(scalar.INV_SQRT, nonpos, eps)
+    positive = nonpos == "raise"
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+
+
+def powm(
+    A: Inexact[Tensor, "*batch n n"],
+    p: Tensor | float,
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    nonpos: Nonpos = "ieee",
+    eps: float | None = None,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Real power of a Hermitian positive definite matrix, V w^p V^H; differentiable in p.
+
+    `p` is a number or a tensor that broadcasts with the batch shape of A: one exponent a
+    matrix. Equivalent to `scipy.linalg.fractional_matrix_power`. Options: see this module.
+    """
+    base: ScalarFunction = scalar.POWER
+    if not isinstance(p, Tensor) and p in _CLOSED_FORM_POWERS:
+        base, p = _CLOSED_FORM_POWERS[p], None
+    fn = _with_policy(base, nonpos, eps)
+    positive = nonpos == "raise"
+    return _apply(A, fn, p, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+
+
+_CLOSED_FORM_POWERS: dict[float, ScalarFunction] = {
+    0.5: scalar.SQRT,
+    -0.5: scalar.INV_SQRT,
+    -1.0: scalar.INV,
+}
+
+
+def clamp_eigvals(
+    A: Inexact[Tensor, "*batch n n"],
+    min: float,
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """V max(w, min) V^H, the ReEig layer of SPD networks; `min` is in the units of A.
+
+    An eigenvalue at or below `min` has derivative 0. Options: see this module.
+    """
+    fn = scalar.Clamp(float(min))
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast)
+
+
+def spectral_fn(
+    A: Inexact[Tensor, "*batch n n"],
+    f: Callable[[Tensor], Tensor],
+    df: Callable[[Tensor], Tensor],
+    dd: Callable[[Tensor, Tensor], Tensor] | None = None,
+    *,
+    d2f: Callable[[Tensor], Tensor] | None = None,
+    length: float | None = None,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """V f(w) V^H for any smooth real f, with exact derivatives at repeated eigenvalues.
+
+    `f`, its derivative `df` and, for second derivatives of the result, `d2f` act on tensors
+    elementwise. `dd(a, b)` may give the divided difference (f(a) - f(b)) / (a - b) in a stable
+    form; otherwise it is the quotient for distant and an integral of df for close arguments.
+    `length` is the distance over which f varies: None for |x| itself (logarithm, powers), a
+    number for functions that are smooth at 0 (1.0 for exp or tanh). Options: see this module.
+    """
+    fn = scalar.Custom(f, df, dd, d2f, length)
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast)
+
+
+@full_precision
+def multi_spectral(
+    A: Inexact[Tensor, "*batch n n"],
+    fns: Sequence[str | float] = ("log", "sqrt"),
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    nonpos: Nonpos = "ieee",
+    eps: float | None = None,
+    upcast: bool = False,
+) -> tuple[Inexact[Tensor, "*batch n n"], ...]:
+    """Several functions of A from one eigendecomposition, in the order of `fns`.
+
+    Each of `fns` is "log", "exp", "sqrt", "inv_sqrt", "inv", or a number p for A^p.
+    Options: see this module.
+    """
+    A, dtype = promote(A, upcast)
+    errors.require_float(A, "A")
+    errors.require_square(A, "A")
+    chosen = [_named(fn, "fns") for fn in fns]
+    if not chosen:
+        return ()
+    exponents = [None if p is None else _broadcast_exponent(A, p)[1] for _, p in chosen]
+    policies = [_with_policy(fn, nonpos, eps) for fn, _ in chosen]
+    positive = nonpos == "raise"
+    first, w, V = daleckii_krein.spectral(A, exponents[0], policies[0], symmetrize, check, positive)
+    rest = [
+        daleckii_krein.evaluate(A, p, w, V, fn)
+        for p, fn in zip(exponents[1:], policies[1:], strict=True)
+    ]
+    return tuple(restore(F, dtype) for F in (first, *rest))
+
+
+def _named(fn: str | float, argument: str) -> tuple[ScalarFunction, float | None]:
+    if isinstance(fn, (int, float)):
+        closed = _CLOSED_FORM_POWERS.get(fn)
+        return (scalar.POWER, float(fn)) if closed is None else (closed, None)
+    if fn not in scalar.ELEMENTARY:
+        known = ", ".join(map(repr, scalar.ELEMENTARY))
+        raise ValueError(f"{argument} must be one of {known} or an exponent, got {fn!r}")
+    return scalar.ELEMENTARY[fn], None
+
+
+@full_precision
+def frechet(
+    A: Inexact[Tensor, "*batch n n"],
+    E: Inexact[Tensor, "*batch n n"],
+    fn: str | float = "log",
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+) -> Inexact[Tensor, "*batch n n"]:
+    """Directional derivative Df(A)[E] = V (f[w_i, w_j] ∘ V^H herm(E) V) V^H.
+
+    The map E -> Df(A)[E] is self-adjoint, so this is also the adjoint. `fn` is "log", "exp",
+    "sqrt", "inv_sqrt", "inv", or a number p for A^p. Batch shapes broadcast. Differentiable in
+    A and E. Options: see this module.
+
+    Equivalent to `scipy.linalg.expm_frechet(..., compute_expm=False)` for "exp".
+    """
+    A, dtype = promote(A, upcast)
+    E, _ = promote(E, upcast)
+    for T, name in ((A, "A"), (E, "E")):
+        errors.require_float(T, name)
+        errors.require_square(T, name, None if name == "A" else A.shape[-1])
+    errors.require_same_kind(A, E, ("A", "E"))
+    batch = errors.broadcast_batch({"A": (A, 2), "E": (E, 2)})
+    function, p = _named(fn, "fn")
+    exponent = None if p is None else _broadcast_exponent(A, p)[1]
+    _, w, V = daleckii_krein.spectral(A, exponent, function, symmetrize, check)
+    A, E, V = (T.expand(*batch, *T.shape[-2:]) for T in (A, E, V))
+    w = w.expand(*batch, w.shape[-1])
+    exponent = None if exponent is None else exponent.expand(batch)
+    return restore(daleckii_krein.frechet(A, E, exponent, w, V, function), dtype)
