@@ -21,7 +21,7 @@ static void cholesky_blocks(const CholeskyArgs& a, int64_t first, int64_t last, 
     Lanes<T> lanes(block, a.batch);
     load_block<T>(static_cast<const T*>(a.A), (int64_t)n * n, n * n, lanes, S);
     Mask<T> failed_at = cholesky<T>(S, n);
-    if (any(failed_at)) {
+    if (any(failed_at != 0)) {
       Vec<T> nan = set<T>(__builtin_nan(""));
       for (int i = 0; i < n; ++i)
         for (int j = 0; j <= i; ++j) S[i * n + j] = select(failed_at != 0, nan, S[i * n + j]);

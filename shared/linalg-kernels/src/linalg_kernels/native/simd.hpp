@@ -163,6 +163,7 @@ LK_INLINE V select(M mask, V a, V b) {
   return mask ? a : b;
 }
 
+// Whether any lane of a mask (all ones or all zeros a lane) is set.
 LK_INLINE bool any(i32v m) {
 #if defined(__AVX512F__)
   return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
