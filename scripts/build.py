@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from rich.console import Console
 from rich.table import Table
 
-from process import CommandError, fail, run
-from workspace import ROOT, Member, WorkspaceError, read_workspace, select
+from process import ToolError, fail, run
+from workspace import ROOT, Member, read_workspace, select
 
 PURE = Tag("py3", "none", "any")
 # The build backend's setting that leaves the native library out.
@@ -35,10 +35,6 @@ _WITHOUT_NATIVE = (
     "wheel.platlib=false",
 )
 _LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
-
-
-class DistributionError(Exception):
-    """A wheel or an sdist is not what the member declares; the text says where they differ."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def build(member: Member, out: Path, *, root: Path = ROOT, pure: bool = False) -
 
     Raises:
         CommandError: the build backend failed.
-        DistributionError: the result is not what the member declares.
+        ToolError: the result is not what the member declares.
     """
     out.mkdir(parents=True, exist_ok=True)
     stem = member.name.replace("-", "_")
@@ -85,16 +81,14 @@ def build(member: Member, out: Path, *, root: Path = ROOT, pure: bool = False) -
     wheels = [path for path in made if path.suffix == ".whl"]
     sdists = [path for path in made if path.name.endswith(".tar.gz")]
     if len(wheels) != 1 or len(sdists) != (0 if pure else 1):
-        raise DistributionError(
+        raise ToolError(
             f"{member.name}: expected one wheel{'' if pure else ' and one sdist'}, "
             f"got {sorted(path.name for path in made)}"
         )
     distribution = Distribution(member, wheels[0], None if pure else sdists[0])
     check(distribution)
     if pure and (distribution.native or distribution.tags != {PURE}):
-        raise DistributionError(
-            f"{member.name}: expected a py3-none-any wheel, got {wheels[0].name}"
-        )
+        raise ToolError(f"{member.name}: expected a py3-none-any wheel, got {wheels[0].name}")
     return distribution
 
 
@@ -102,7 +96,7 @@ def check(distribution: Distribution) -> None:
     """Hold what was built to what the member declares.
 
     Raises:
-        DistributionError: another name, version or requirement; a missing licence, type marker or
+        ToolError: another name, version or requirement; a missing licence, type marker or
             test; files outside the package; a library under a tag that promises none, or none
             under a tag that promises one.
     """
@@ -116,14 +110,14 @@ def check(distribution: Distribution) -> None:
             f"src/{member.import_name}/__init__.py",
         ):
             if not any(name == needed or name.startswith(f"{needed}/") for name in names):
-                raise DistributionError(f"{distribution.sdist.name}: {needed} is missing")
+                raise ToolError(f"{distribution.sdist.name}: {needed} is missing")
 
 
 def _check_wheel(distribution: Distribution) -> None:
     member, wheel = distribution.member, distribution.wheel.name
     name, version, _, tags = parse_wheel_filename(wheel)
     if (name, version) != (member.name, member.version):
-        raise DistributionError(f"{wheel}: expected {member.name} {member.version}")
+        raise ToolError(f"{wheel}: expected {member.name} {member.version}")
     info = f"{member.import_name}-{version}.dist-info"
     with zipfile.ZipFile(distribution.wheel) as archive:
         names = set(archive.namelist())
@@ -134,10 +128,10 @@ def _check_wheel(distribution: Distribution) -> None:
         f"{info}/licenses/LICENSE",
     ):
         if needed not in names:
-            raise DistributionError(f"{wheel}: {needed} is missing")
+            raise ToolError(f"{wheel}: {needed} is missing")
     folders = {entry.partition("/")[0] for entry in names}
     if folders != {member.import_name, info}:
-        raise DistributionError(
+        raise ToolError(
             f"{wheel}: expected files under {member.import_name}/ only, got {sorted(folders)}"
         )
     declared = _normalised(map(str, member.dependencies))
@@ -145,10 +139,10 @@ def _check_wheel(distribution: Distribution) -> None:
         text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text
     )
     if required != declared:
-        raise DistributionError(f"{wheel}: requires {required}, declared are {declared}")
+        raise ToolError(f"{wheel}: requires {required}, declared are {declared}")
     if distribution.native == (tags == {PURE}):
         carries = "carries a library" if distribution.native else "carries no library"
-        raise DistributionError(f"{wheel}: {carries}, which its platform tag denies")
+        raise ToolError(f"{wheel}: {carries}, which its platform tag denies")
 
 
 def _normalised(requirements: Iterable[str]) -> list[str]:
@@ -172,9 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         for member in select(read_workspace(), arguments.members):
             made = build(member, arguments.out.resolve(), pure=arguments.pure)
             if arguments.require_native and not made.native:
-                raise DistributionError(
-                    f"{made.wheel.name}: expected a wheel with a native library"
-                )
+                raise ToolError(f"{made.wheel.name}: expected a wheel with a native library")
             table.add_row(
                 member.name,
                 str(member.version),
@@ -182,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{made.wheel.stat().st_size / 1000:.0f}",
                 "yes" if made.native else "",
             )
-    except (CommandError, DistributionError, WorkspaceError) as error:
+    except ToolError as error:
         return fail(error)
     Console().print(table)
     return 0

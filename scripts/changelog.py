@@ -20,12 +20,10 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
+from process import ToolError
+
 UNRELEASED = "unreleased"
 _HEADING = re.compile(r"^## (?P<version>\S+) \((?P<date>[^)]*)\)$")
-
-
-class ChangelogError(Exception):
-    """The changelog is not in the format above; the text names the line."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +40,33 @@ def parse(text: str, name: str) -> list[Section]:
     """The sections of the changelog of the package `name`, newest first.
 
     Raises:
-        ChangelogError: a title, heading, version, date or order that the format does not allow,
+        ToolError: a title, heading, version, date or order that the format does not allow,
             or a version without a note.
     """
     lines = text.splitlines()
     if not lines or lines[0] != f"# Changelog of {name}":
-        raise ChangelogError(
+        raise ToolError(
             f"line 1: expected '# Changelog of {name}', got {lines[0] if lines else ''!r}"
         )
     starts = [number for number, line in enumerate(lines) if line.startswith("## ")]
     if not starts:
-        raise ChangelogError("no version: expected a line '## X.Y.Z (unreleased)'")
+        raise ToolError("no version: expected a line '## X.Y.Z (unreleased)'")
     sections = []
     for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
         version, date = _heading(lines[start], start + 1)
         notes = "\n".join(lines[start + 1 : stop]).strip()
         if not notes:
-            raise ChangelogError(
-                f"line {start + 1}: version {version} says nothing of what changed"
-            )
+            raise ToolError(f"line {start + 1}: version {version} says nothing of what changed")
         sections.append(Section(version, date, notes))
     for newer, older in itertools.pairwise(sections):
         if newer.version <= older.version:
-            raise ChangelogError(
+            raise ToolError(
                 f"{newer.version} stands above {older.version}: expected newest first, each once"
             )
         if older.date is None:
-            raise ChangelogError(f"{older.version} is unreleased though {newer.version} is newer")
+            raise ToolError(f"{older.version} is unreleased though {newer.version} is newer")
         if newer.date is not None and newer.date < older.date:
-            raise ChangelogError(
+            raise ToolError(
                 f"{newer.version} ({newer.date}) is dated before {older.version} ({older.date})"
             )
     return sections
@@ -79,14 +75,14 @@ def parse(text: str, name: str) -> list[Section]:
 def _heading(line: str, number: int) -> tuple[Version, datetime.date | None]:
     match = _HEADING.match(line)
     if match is None:
-        raise ChangelogError(
+        raise ToolError(
             f"line {number}: expected '## X.Y.Z (YYYY-MM-DD)' or "
             f"'## X.Y.Z (unreleased)', got {line!r}"
         )
     try:
         version = Version(match["version"])
     except InvalidVersion:
-        raise ChangelogError(
+        raise ToolError(
             f"line {number}: expected a version such as 0.1.0, got {match['version']!r}"
         ) from None
     if match["date"] == UNRELEASED:
@@ -94,7 +90,7 @@ def _heading(line: str, number: int) -> tuple[Version, datetime.date | None]:
     try:
         return version, datetime.date.fromisoformat(match["date"])
     except ValueError:
-        raise ChangelogError(
+        raise ToolError(
             f"line {number}: expected a date YYYY-MM-DD or 'unreleased', got {match['date']!r}"
         ) from None
 
@@ -105,11 +101,11 @@ def dated(text: str, name: str, version: Version, date: datetime.date) -> str:
     A version that has no section yet takes over the unreleased one.
 
     Raises:
-        ChangelogError: no section is open, or that version was released already.
+        ToolError: no section is open, or that version was released already.
     """
     top = parse(text, name)[0]
     if top.date is not None:
-        raise ChangelogError(
+        raise ToolError(
             f"the newest version is {top.version} of {top.date}: write what changed under "
             f"'## {version} (unreleased)' first"
         )

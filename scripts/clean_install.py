@@ -21,17 +21,16 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.table import Table
 
-from build import Distribution, DistributionError, build
+from build import Distribution, build
 from environment import (
     THIS_PYTHON,
     Environment,
-    InstallationError,
     assert_came_from,
     constraints,
 )
-from process import CommandError, fail, run
+from process import ToolError, fail, run
 from readme import first_example
-from workspace import ROOT, Member, WorkspaceError, dependencies_of, read_workspace, select
+from workspace import ROOT, Member, dependencies_of, read_workspace, select
 
 IMPORT_LIMIT = 0.3
 """Seconds that `import NAME` may cost once torch is imported."""
@@ -90,7 +89,7 @@ def clean_install(
 
     Raises:
         CommandError: it did not install, import, run its example or answer `--help`.
-        InstallationError: another wheel or experiment data was installed, or the import is slow.
+        ToolError: another wheel or experiment data was installed, or the import is slow.
     """
     environment = Environment(work / "environment", python=python)
     links = dist[member.name].wheel.parent
@@ -100,7 +99,7 @@ def clean_install(
     for name in installed.keys() & dist.keys():
         assert_came_from(installed[name], [dist[name].wheel])
     if unwanted := installed.keys() & data_distributions():
-        raise InstallationError(f"{member.name} pulls experiment data: {sorted(unwanted)}")
+        raise ToolError(f"{member.name} pulls experiment data: {sorted(unwanted)}")
 
     seconds = []
     for attempt in range(_IMPORT_TRIES + 1):
@@ -109,14 +108,14 @@ def clean_install(
         if attempt:  # the first one compiles bytecode
             seconds.append(float(cost))
     if min(seconds) > IMPORT_LIMIT:
-        raise InstallationError(
+        raise ToolError(
             f"import {member.import_name} costs {min(seconds):.2f} s beyond torch; "
             f"at most {IMPORT_LIMIT} s is allowed: import heavy things where they are used"
         )
     if require_native and "linalg-kernels" in installed:
         info = run(environment.interpreter("-c", _BACKEND_INFO), cwd=work).stdout
         if "native" not in info:
-            raise InstallationError(f"linalg-kernels works without its native library: {info}")
+            raise ToolError(f"linalg-kernels works without its native library: {info}")
     example = first_example(member.readme.read_text("utf-8"))
     if example is not None:
         script = work / f"{member.import_name}_example.py"
@@ -159,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
                 needed |= dependencies_of(members, member.name)
             dist = {key: build(member, work / "dist") for key, member in needed.items()}
             limits = constraints(work / "constraints.txt")
-        except (CommandError, DistributionError, WorkspaceError) as error:
+        except ToolError as error:
             return fail(error)
         for member in chosen:
             try:
@@ -173,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
                         require_native=arguments.require_native,
                     )
                 )
-            except (CommandError, InstallationError) as error:
+            except ToolError as error:
                 errors.append((member.name, error))
     Console().print(_table(results, errors))
     for package, error in errors:

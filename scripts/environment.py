@@ -9,14 +9,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from process import run
+from process import ToolError, run
 from workspace import ROOT
 
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-class InstallationError(Exception):
-    """What is installed is not what was to be installed; the text names the package."""
 
 
 class Environment:
@@ -49,6 +45,11 @@ class Environment:
     def install(self, *arguments: str | Path) -> None:
         """`uv pip install` into this environment."""
         run(["uv", "pip", "install", "--quiet", "--python", self.python, *arguments])
+
+    def pip_install(self, index: str, *arguments: str | Path) -> None:
+        """`pip install` as a user runs it, with `index` as the only place to find packages."""
+        pip = self.interpreter("-m", "pip", "install", "--quiet", "--no-cache-dir")
+        run([*pip, "--index-url", index, *arguments])
 
     def installed(self) -> Mapping[str, Distribution]:
         """The distributions in this environment, by name."""
@@ -85,7 +86,7 @@ def assert_came_from(installed: Distribution, wheels: Sequence[Path]) -> Path:
     A package of the same name and version on a public index would pass any weaker check.
 
     Raises:
-        InstallationError: none of them.
+        ToolError: none of them.
     """
     record = installed.read_text("RECORD") or ""
     rows = set(record.splitlines())
@@ -95,7 +96,7 @@ def assert_came_from(installed: Distribution, wheels: Sequence[Path]) -> Path:
             built = {row for row in archive.read(name).decode().splitlines() if "sha256=" in row}
         if built <= rows:
             return wheel
-    raise InstallationError(
+    raise ToolError(
         f"{installed.metadata['Name']} {installed.version}: the files installed are not those of "
         f"{[wheel.name for wheel in wheels]}"
     )

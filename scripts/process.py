@@ -12,7 +12,11 @@ from pathlib import Path
 _LEAKS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CONDA_PREFIX")
 
 
-class CommandError(Exception):
+class ToolError(Exception):
+    """A tool of this folder cannot go on; the text tells a person what is wrong and where."""
+
+
+class CommandError(ToolError):
     """A program ended with an error; the text has the command and what it printed."""
 
 
@@ -65,7 +69,7 @@ def run(
     return result
 
 
-def fail(error: Exception) -> int:
+def fail(error: ToolError) -> int:
     """Print `error` for a person and give the exit status of a command that could not finish."""
     print(f"error: {error}", file=sys.stderr)
     return 1

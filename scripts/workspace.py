@@ -12,11 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from process import ToolError
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class WorkspaceError(Exception):
-    """Something in the workspace contradicts itself; the text says what and where."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +80,12 @@ def select(members: Mapping[str, Member], names: Iterable[str]) -> list[Member]:
     """The members called `names`; all of them where `names` is empty.
 
     Raises:
-        WorkspaceError: a name is no member.
+        ToolError: a name is no member.
     """
     chosen = [canonicalize_name(name) for name in names] or list(members)
     for name in chosen:
         if name not in members:
-            raise WorkspaceError(f"{name!r} is no member of the workspace: {', '.join(members)}")
+            raise ToolError(f"{name!r} is no member of the workspace: {', '.join(members)}")
     return [members[name] for name in chosen]
 
 
@@ -130,7 +128,7 @@ def lower_bound(requirement: Requirement) -> Version:
     """The least version that `requirement` admits by `>=`, `==` or `~=`.
 
     Raises:
-        WorkspaceError: the requirement has no lower bound, so nobody can test at it.
+        ToolError: the requirement has no lower bound, so nobody can test at it.
     """
     bounds = [
         Version(spec.version)
@@ -138,7 +136,7 @@ def lower_bound(requirement: Requirement) -> Version:
         if spec.operator in {">=", "==", "~="}
     ]
     if not bounds:
-        raise WorkspaceError(
+        raise ToolError(
             f"{str(requirement)!r} declares no lower bound; expected `>=X.Y.Z`, "
             "so that the oldest version it promises to work with can be tested"
         )
