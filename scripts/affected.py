@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         found = affected(changed_files(ROOT, arguments.base, arguments.head), read_workspace())
-    except CommandError as error:
+    except ToolError as error:
         return fail(error)
     for member in found:
         print(member.name)

@@ -55,8 +55,8 @@ def _store(folder: Path, content_type: str, body: bytes) -> None:
     """Keep the file of an upload form, under the conditions of a real index.
 
     Raises:
-        _RefusedError: a field is missing, the name, version or digest is not the file's, or a file of
-            this name is there already: what was released is never replaced.
+        _RefusedError: a field is missing, the name, version or digest is not the file's, or a file
+            of this name is there already: what was released is never replaced.
     """
     form = email.message_from_bytes(
         b"Content-Type: " + content_type.encode("ascii") + b"\r\n\r\n" + body,
@@ -72,7 +72,9 @@ def _store(folder: Path, content_type: str, body: bytes) -> None:
     if missing:
         raise _RefusedError(f"fields are missing: {sorted(missing)}")
     filename = parts["content"].get_filename() or ""
-    content = parts["content"].get_payload(decode=True)
+    content = parts["content"].get_content()
+    if not isinstance(content, bytes):
+        raise _RefusedError(f"{filename}: expected a binary file")
     parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
     name, version = parse(filename)[:2]
     if (name, str(version)) != (canonicalize_name(fields["name"]), fields["version"]):
