@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from process import fail
+from process import ToolError, fail
 from repository import changed_files
 from workspace import ROOT, Member, dependants_of, read_workspace
 
