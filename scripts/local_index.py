@@ -72,9 +72,10 @@ def _store(folder: Path, content_type: str, body: bytes) -> None:
     if missing:
         raise _RefusedError(f"fields are missing: {sorted(missing)}")
     filename = parts["content"].get_filename() or ""
-    content = parts["content"].get_content()
+    # Bytes as they were sent, whatever type the sender gave them or left out.
+    content = parts["content"].get_payload(decode=True)
     if not isinstance(content, bytes):
-        raise _RefusedError(f"{filename}: expected a binary file")
+        raise _RefusedError(f"{filename}: expected one file, got a form in the form")
     parse = parse_wheel_filename if filename.endswith(".whl") else parse_sdist_filename
     name, version = parse(filename)[:2]
     if (name, str(version)) != (canonicalize_name(fields["name"]), fields["version"]):
