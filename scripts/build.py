@@ -56,7 +56,9 @@ class Distribution:
             return any(name.endswith(_LIBRARY_SUFFIXES) for name in archive.namelist())
 
 
-def build(member: Member, out: Path, *, root: Path = ROOT, pure: bool = False) -> Distribution:
+def build(
+    member: Member, out: Path, *, root: Path = ROOT, pure: bool = False, echo: bool = True
+) -> Distribution:
     """Build `member` of the workspace at `root` into the folder `out` and check the result.
 
     Older files of the same member in `out` are removed, so that what lies there is what was built.
@@ -72,7 +74,11 @@ def build(member: Member, out: Path, *, root: Path = ROOT, pure: bool = False) -
     shutil.rmtree(fresh, ignore_errors=True)
     options = ["--wheel", *_WITHOUT_NATIVE] if pure else []
     # `--no-sources`: as a user's pip would build it, blind to the workspace around it.
-    run(["uv", "build", member.folder, "--out-dir", fresh, "--no-sources", *options], cwd=root)
+    run(
+        ["uv", "build", member.folder, "--out-dir", fresh, "--no-sources", *options],
+        cwd=root,
+        echo=echo,
+    )
     for old in [*out.glob(f"{stem}-*.whl"), *out.glob(f"{stem}-*.tar.gz")]:
         if not pure or old.name.endswith("-py3-none-any.whl"):
             old.unlink()

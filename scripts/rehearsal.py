@@ -117,9 +117,9 @@ class _Rehearsal:
         print(f"tag, version and changelog agree on {self.version} of {section.date}")
 
         _say(f"{self.tag}: build that member only, publish it")
-        self._publish(self.tag)
+        self._publish_tag(self.tag)
         for other in dependencies_of(self.members, self.member.name, extras=False).values():
-            self._publish(self._newest_tag(other))
+            self._publish_tag(self._newest_tag(other), echo=False)
 
         _say(f"{self.tag}: pip install into an empty environment")
         self._install()
@@ -136,28 +136,26 @@ class _Rehearsal:
         ]
         return f"{member.name}-v{max(versions)}"
 
-    def _publish(self, reference: str, tree: Path | None = None, name: str | None = None) -> None:
-        """Build the member that the tag `reference` names from that tag, and upload it.
+    def _publish_tag(self, tag: str, *, echo: bool = True) -> None:
+        """Build the member that `tag` names from that tag, and upload it unless it is there."""
+        member, version = parse_tag(tag, self.members)
+        if not self._published(member, version):
+            tree = worktree(self.scratch, tag, self.work / "trees" / tag)
+            self._publish(member.name, tree, echo=echo)
 
-        With `tree` and `name`, build that member from there instead. Nothing happens where the
-        index has that version.
-        """
-        if tree is None:
-            member, version = parse_tag(reference, self.members)
-            if self._published(member, version):
-                return
-            tree = worktree(self.scratch, reference, self.work / "trees" / reference)
-            name = member.name
-        member = read_workspace(tree)[name or ""]
+    def _publish(self, name: str, tree: Path, *, echo: bool = False) -> None:
+        """Build the member `name` from `tree` and upload it, unless the index has that version."""
+        member = read_workspace(tree)[name]
         if self._published(member, member.version):
             return
-        dist = self.work / "dist" / f"{member.name}-{member.version}"
-        made = build(member, dist, root=tree)
-        files = [made.sdist, made.wheel]
+        dist = self.work / "dist" / f"{name}-{member.version}"
+        made = build(member, dist, root=tree, echo=echo)
+        files = [file for file in (made.sdist, made.wheel) if file is not None]
         if made.native:
-            files.append(build(member, dist, root=tree, pure=True).wheel)
+            files.append(build(member, dist, root=tree, pure=True, echo=echo).wheel)
         upload = ["uv", "publish", "--quiet", "--publish-url", self.index.upload_url]
-        run([*upload, "--username", "dry-run", "--password", "dry-run", *filter(None, files)])
+        run([*upload, "--username", "dry-run", "--password", "dry-run", *files], echo=echo)
+        print(f"published {', '.join(file.name for file in files)}")
 
     def _install(self) -> None:
         environment = Environment(self.work / "environment", seed=True)
@@ -188,7 +186,7 @@ class _Rehearsal:
                 for name in dependants
             )
             if member.name != self.member.name and (needs or member.name in dependants):
-                self._publish("", self.scratch, member.name)
+                self._publish(member.name, self.scratch)
         groups: dict[Version, list[Member]] = {}
         for member in dependants.values():
             bound = bound_on(member, self.member, self.members)
@@ -199,7 +197,7 @@ class _Rehearsal:
     def _upgrade_beside(self, group: list[Member], bound: Version) -> None:
         """Test `group` beside version `bound` of the released member, then beside the new one."""
         name = self.member.name
-        self._publish(f"{name}-v{bound}")
+        self._publish_tag(f"{name}-v{bound}", echo=False)
         newer = self.version
         if newer == bound:
             newer = self._publish_next_patch()
@@ -243,7 +241,7 @@ class _Rehearsal:
         section = f"\n## {newer} (unreleased)\n\n- The same code under the next number.\n"
         member.changelog.write_text(f"{title}\n{section}{rest}", "utf-8")
         prepare(tree, tag, datetime.datetime.now(datetime.UTC).date())
-        self._publish("", tree, member.name)
+        self._publish(member.name, tree)
         return newer
 
     @staticmethod
