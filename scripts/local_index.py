@@ -6,6 +6,7 @@ PEP 503's simple pages. It lives as long as the `with` block and listens to this
 
 import email
 import email.policy
+import functools
 import hashlib
 import html
 import threading
@@ -22,7 +23,9 @@ class LocalIndex:
 
     def __init__(self, folder: Path) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(folder))
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Asks 50 times a second whether to stop.
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
+        self._thread = threading.Thread(target=serve, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,15 +106,16 @@ def _links(folder: Path, base: str) -> str:
 def _handler(folder: Path) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            match self.path.strip("/").split("/"):
-                case ["simple"]:
+            page, *rest = self.path.strip("/").split("/")
+            # In its normal form, a name cannot lead out of the folder.
+            name = canonicalize_name(rest[0]) if rest else ""
+            match page, rest:
+                case "simple", []:
                     self._answer(200, _links(folder, "/simple/").encode(), "text/html")
-                case ["simple", name] if (folder / canonicalize_name(name)).is_dir():
-                    name = canonicalize_name(name)
-                    self._answer(
-                        200, _links(folder / name, f"/files/{name}/").encode(), "text/html"
-                    )
-                case ["files", name, file] if (folder / name / file).is_file():
+                case "simple", [_] if (folder / name).is_dir():
+                    links = _links(folder / name, f"/files/{name}/")
+                    self._answer(200, links.encode(), "text/html")
+                case "files", [_, file] if (folder / name / file).is_file():
                     content = (folder / name / file).read_bytes()
                     self._answer(200, content, "application/octet-stream")
                 case _:
