@@ -1,3 +1,42 @@
 """Batched, differentiable matrix functions and factorisations for PyTorch."""
 
-__all__: list[str] = []
+from linalg_kernels.barycenter import ConvergenceWarning
+from linalg_kernels.cholesky import (
+    CholeskyEx,
+    chol_log,
+    chol_power,
+    cholesky,
+    cholesky_ex,
+    from_chol_log,
+    logdet,
+    triangular_congruence,
+)
+from linalg_kernels.covariance import covariance, shrink_covariance
+from linalg_kernels.eigen import Eigh, eigh, eigvalsh
+from linalg_kernels.karcher import karcher_mean
+from linalg_kernels.means import log_cholesky_mean
+from linalg_kernels.spectral import (
+    clamp_eigvals,
+    expm,
+    frechet,
+    inv_sqrtm,
+    logm,
+    multi_spectral,
+    powm,
+    spectral_fn,
+    sqrtm,
+)
+from linalg_kernels.wasserstein import wasserstein_mean
+
+__all__ = [
+    # Hermitian eigenproblem and functions of it
+    "Eigh", "eigh", "eigvalsh", "logm", "expm", "sqrtm", "inv_sqrtm", "powm", "spectral_fn",
+    "multi_spectral", "clamp_eigvals", "frechet",
+    # Cholesky
+    "CholeskyEx", "cholesky", "cholesky_ex", "chol_log", "from_chol_log", "chol_power", "logdet",
+    "triangular_congruence",
+    # means
+    "karcher_mean", "log_cholesky_mean", "wasserstein_mean", "ConvergenceWarning",
+    # covariance
+    "covariance", "shrink_covariance",
+]  # fmt: skip

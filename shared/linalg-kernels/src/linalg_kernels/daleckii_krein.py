@@ -19,24 +19,10 @@ from linalg_kernels import errors
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
+from linalg_kernels.transforms import batch_first
 
 
-def batch_first(size: int, dims: tuple, tensors: tuple) -> list:
-    """The vmapped dimension of each tensor moved to the front; expanded where there is none."""
-    moved = []
-    for T, dim in zip(tensors, dims, strict=True):
-        if T is None:
-            moved.append(None)
-        elif dim is None:
-            moved.append(T.expand(size, *T.shape))
-        else:
-            moved.append(T.movedim(dim, 0))
-    return moved
-
-
-def read_hermitian(
-    A: Tensor, symmetrize: bool, check: bool, name: str = "A"
-) -> tuple[Tensor, bool]:
+def read_hermitian(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, bool]:
     """The Hermitian matrix that A stands for, and whether it is known to be finite."""
     H = reference.hermitian(A) if symmetrize else reference.from_lower(A)
     if not (check and errors.can_read(A)):
@@ -63,11 +49,12 @@ class _Spectral(Function):
     """(A, p) -> (F, w, V); w and V are not differentiable outputs."""
 
     @staticmethod
-    def forward(A, p, fn, symmetrize, check, positive):
-        H, finite = read_hermitian(A, symmetrize, check)
+    def forward(A, p, fn, symmetrize, check, positive, name):
+        H, finite = read_hermitian(A, symmetrize, check, name)
         w, V = reference.eigh(H, finite=finite)
         if positive and errors.can_read(A):
-            errors.check_positive(w, "A", fn.name)
+            remedy = "add shrinkage, or pass nonpos='clamp' with eps"
+            errors.check_positive(w, name, fn.name, remedy)
         return reference.evaluate(w, V, p, fn), w, V
 
     @staticmethod
@@ -84,14 +71,13 @@ class _Spectral(Function):
     @full_precision
     def backward(ctx, G, _w, _V):
         if G is None:
-            return None, None, None, None, None, None
-        gA, gp = _evaluate_vjp(ctx, G)
-        return gA, gp, None, None, None, None
+            return (None,) * 7
+        return *_evaluate_vjp(ctx, G), None, None, None, None, None
 
     @staticmethod
-    def vmap(info, dims, A, p, fn, symmetrize, check, positive):
+    def vmap(info, dims, A, p, fn, symmetrize, check, positive, name):
         A, p = batch_first(info.batch_size, dims[:2], (A, p))
-        return spectral(A, p, fn, symmetrize, check, positive), (0, 0, 0)
+        return spectral(A, p, fn, symmetrize, check, positive, name), (0, 0, 0)
 
 
 class _SpectralEager(_Spectral):
@@ -107,10 +93,11 @@ def spectral(
     symmetrize: bool = True,
     check: bool = True,
     positive: bool = False,
+    name: str = "A",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = f(A) with its derivatives, and the constants w, V. `p` has the batch shape of A."""
     rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
-    return rule.apply(A, p, fn, symmetrize, check, positive)
+    return rule.apply(A, p, fn, symmetrize, check, positive, name)
 
 
 class _Evaluate(Function):

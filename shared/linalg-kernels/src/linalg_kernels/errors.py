@@ -113,14 +113,23 @@ def check_hermitian(A: Tensor, name: str) -> None:
         )
 
 
-def check_positive(w: Tensor, name: str, what: str) -> None:
+def check_matrices(A: Tensor, name: str) -> None:
+    """`check_finite` and `check_hermitian`."""
+    check_finite(A, name)
+    check_hermitian(A, name)
+
+
+_SHRINK = "add shrinkage, as shrink_covariance does"
+
+
+def check_positive(w: Tensor, name: str, what: str, remedy: str = _SHRINK) -> None:
     """LinAlgError naming the first matrix whose eigenvalues `w` are not all positive."""
     bad = ~(w > 0).all(-1)
     if bool(bad.any()):
         smallest = w[bad][0].min().item()
         raise LinAlgError(
             f"{what} needs positive eigenvalues, but {name}{_element(bad)} has {smallest:.3g}; "
-            "add shrinkage (see shrink_covariance), or pass nonpos='clamp' with eps"
+            f"{remedy}"
         )
 
 
@@ -131,5 +140,5 @@ def check_info(info: Tensor, name: str) -> None:
         order = int(info[bad].flatten()[0])
         raise LinAlgError(
             f"{name}{_element(bad)} must be positive definite, but its leading minor of order "
-            f"{order} is not; add shrinkage (see shrink_covariance)"
+            f"{order} is not; {_SHRINK}"
         )

@@ -50,6 +50,6 @@ def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
         if device is None or not autocasting(device):
             return fn(*args, **kwargs)
         with torch.autocast(device, enabled=False):
-            return fn(*(_widened(a) for a in args), **kwargs)
+            return fn(*(_widened(a) for a in args), **kwargs)  # ty: ignore[invalid-argument-type]
 
     return wrapped

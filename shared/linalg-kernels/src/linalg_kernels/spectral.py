@@ -12,6 +12,7 @@ Options that these functions share:
   "clamp" replaces eigenvalues below `eps` (in the units of A) by it, with derivative 0.
 - `upcast`: float16 and bfloat16 are computed in float32 and returned in their own dtype;
   without it they are a `TypeError`.
+- `name`: what errors call the matrix.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,14 +50,15 @@ def _apply(
     symmetrize: bool,
     check: bool,
     upcast: bool,
+    name: str,
     positive: bool = False,
 ) -> Tensor:
     A, dtype = promote(A, upcast)
-    errors.require_float(A, "A")
-    errors.require_square(A, "A")
+    errors.require_float(A, name)
+    errors.require_square(A, name)
     if p is not None:
         A, p = _broadcast_exponent(A, p)
-    return restore(daleckii_krein.spectral(A, p, fn, symmetrize, check, positive)[0], dtype)
+    return restore(daleckii_krein.spectral(A, p, fn, symmetrize, check, positive, name)[0], dtype)
 
 
 def _broadcast_exponent(A: Tensor, p: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -78,6 +80,7 @@ def logm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Principal logarithm of a Hermitian positive definite matrix, V log(w) V^H.
 
@@ -85,7 +88,9 @@ def logm(
     """
     fn = _with_policy(scalar.LOG, nonpos, eps)
     positive = nonpos == "raise"
-    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+    return _apply(
+        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+    )
 
 
 def expm(
@@ -94,12 +99,13 @@ def expm(
     symmetrize: bool = True,
     check: bool = True,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Exponential of a Hermitian matrix, V exp(w) V^H. Options: see this module.
 
     Equivalent to `torch.linalg.matrix_exp` on such input.
     """
-    return _apply(A, scalar.EXP, symmetrize=symmetrize, check=check, upcast=upcast)
+    return _apply(A, scalar.EXP, symmetrize=symmetrize, check=check, upcast=upcast, name=name)
 
 
 def sqrtm(
@@ -110,6 +116,7 @@ def sqrtm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Hermitian square root of a positive definite matrix, V √w V^H.
 
@@ -118,7 +125,9 @@ def sqrtm(
     """
     fn = _with_policy(scalar.SQRT, nonpos, eps)
     positive = nonpos == "raise"
-    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+    return _apply(
+        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+    )
 
 
 def inv_sqrtm(
@@ -129,11 +138,14 @@ def inv_sqrtm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Inverse of the Hermitian square root, V w^-1/2 V^H. Options: see this module."""
     fn = _with_policy(scalar.INV_SQRT, nonpos, eps)
     positive = nonpos == "raise"
-    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+    return _apply(
+        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+    )
 
 
 def powm(
@@ -145,18 +157,26 @@ def powm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Real power of a Hermitian positive definite matrix, V w^p V^H; differentiable in p.
 
     `p` is a number or a tensor that broadcasts with the batch shape of A: one exponent a
     matrix. Equivalent to `scipy.linalg.fractional_matrix_power`. Options: see this module.
     """
-    base: ScalarFunction = scalar.POWER
-    if not isinstance(p, Tensor) and p in _CLOSED_FORM_POWERS:
-        base, p = _CLOSED_FORM_POWERS[p], None
+    base, exponent = (scalar.POWER, p) if isinstance(p, Tensor) else _named(p, "p")
     fn = _with_policy(base, nonpos, eps)
     positive = nonpos == "raise"
-    return _apply(A, fn, p, symmetrize=symmetrize, check=check, upcast=upcast, positive=positive)
+    return _apply(
+        A,
+        fn,
+        exponent,
+        symmetrize=symmetrize,
+        check=check,
+        upcast=upcast,
+        name=name,
+        positive=positive,
+    )
 
 
 _CLOSED_FORM_POWERS: dict[float, ScalarFunction] = {
@@ -173,13 +193,14 @@ def clamp_eigvals(
     symmetrize: bool = True,
     check: bool = True,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """V max(w, min) V^H, the ReEig layer of SPD networks; `min` is in the units of A.
 
     An eigenvalue at or below `min` has derivative 0. Options: see this module.
     """
     fn = scalar.Clamp(float(min))
-    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast)
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name)
 
 
 def spectral_fn(
@@ -193,6 +214,7 @@ def spectral_fn(
     symmetrize: bool = True,
     check: bool = True,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """V f(w) V^H for any smooth real f, with exact derivatives at repeated eigenvalues.
 
@@ -203,7 +225,7 @@ def spectral_fn(
     number for functions that are smooth at 0 (1.0 for exp or tanh). Options: see this module.
     """
     fn = scalar.Custom(f, df, dd, d2f, length)
-    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast)
+    return _apply(A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name)
 
 
 @full_precision
@@ -216,6 +238,7 @@ def multi_spectral(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    name: str = "A",
 ) -> tuple[Inexact[Tensor, "*batch n n"], ...]:
     """Several functions of A from one eigendecomposition, in the order of `fns`.
 
@@ -223,15 +246,17 @@ def multi_spectral(
     Options: see this module.
     """
     A, dtype = promote(A, upcast)
-    errors.require_float(A, "A")
-    errors.require_square(A, "A")
+    errors.require_float(A, name)
+    errors.require_square(A, name)
     chosen = [_named(fn, "fns") for fn in fns]
     if not chosen:
         return ()
     exponents = [None if p is None else _broadcast_exponent(A, p)[1] for _, p in chosen]
     policies = [_with_policy(fn, nonpos, eps) for fn, _ in chosen]
     positive = nonpos == "raise"
-    first, w, V = daleckii_krein.spectral(A, exponents[0], policies[0], symmetrize, check, positive)
+    first, w, V = daleckii_krein.spectral(
+        A, exponents[0], policies[0], symmetrize, check, positive, name
+    )
     rest = [
         daleckii_krein.evaluate(A, p, w, V, fn)
         for p, fn in zip(exponents[1:], policies[1:], strict=True)
@@ -258,6 +283,7 @@ def frechet(
     symmetrize: bool = True,
     check: bool = True,
     upcast: bool = False,
+    name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Directional derivative Df(A)[E] = V (f[w_i, w_j] ∘ V^H herm(E) V) V^H.
 
@@ -269,14 +295,15 @@ def frechet(
     """
     A, dtype = promote(A, upcast)
     E, _ = promote(E, upcast)
-    for T, name in ((A, "A"), (E, "E")):
-        errors.require_float(T, name)
-        errors.require_square(T, name, None if name == "A" else A.shape[-1])
-    errors.require_same_kind(A, E, ("A", "E"))
-    batch = errors.broadcast_batch({"A": (A, 2), "E": (E, 2)})
+    errors.require_float(A, name)
+    errors.require_square(A, name)
+    errors.require_float(E, "E")
+    errors.require_square(E, "E", A.shape[-1])
+    errors.require_same_kind(A, E, (name, "E"))
+    batch = errors.broadcast_batch({name: (A, 2), "E": (E, 2)})
     function, p = _named(fn, "fn")
     exponent = None if p is None else _broadcast_exponent(A, p)[1]
-    _, w, V = daleckii_krein.spectral(A, exponent, function, symmetrize, check)
+    _, w, V = daleckii_krein.spectral(A, exponent, function, symmetrize, check, False, name)
     A, E, V = (T.expand(*batch, *T.shape[-2:]) for T in (A, E, V))
     w = w.expand(*batch, w.shape[-1])
     exponent = None if exponent is None else exponent.expand(batch)

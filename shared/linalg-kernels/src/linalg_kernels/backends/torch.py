@@ -96,3 +96,19 @@ def frechet2(
         products = E[..., :, k, None] * H[..., None, k, :] + H[..., :, k, None] * E[..., None, k, :]
         M = M + (T * products).sum(-2)
     return hermitian(V @ M @ V.mH)
+
+
+def cholesky(A: Tensor, *, finite: bool = False) -> tuple[Tensor, Tensor]:
+    """Lower factor (*batch, n, n) of Hermitian A and info (*batch,) int32.
+
+    `info` is 0, the order of the first leading minor that is not positive, or n + 1 where A
+    is not finite; the factor is NaN where it is not 0.
+    """
+    n = A.shape[-1]
+    if finite:
+        L, info = torch.linalg.cholesky_ex(A)
+    else:
+        safe, is_finite = _isolate(A)
+        L, info = torch.linalg.cholesky_ex(safe)
+        info = torch.where(is_finite, info, n + 1)
+    return torch.where((info == 0)[..., None, None], L, float("nan")), info

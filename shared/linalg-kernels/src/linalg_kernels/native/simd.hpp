@@ -59,6 +59,11 @@ struct Simd<float> {
   static constexpr float eps = 1.1920929e-07f;
   static constexpr float smallest_normal = 1.17549435e-38f;
   static constexpr float largest = 3.40282347e+38f;
+  // In matrices of norm about 1, entries below `negligible` are far below
+  // rounding errors; squares above negligible_square still have all digits,
+  // also where denormal numbers are flushed to zero.
+  static constexpr float negligible = 0x1p-50f;
+  static constexpr float negligible_square = 0x1p-100f;
 };
 
 template <>
@@ -73,6 +78,8 @@ struct Simd<double> {
   static constexpr double eps = 2.220446049250313e-16;
   static constexpr double smallest_normal = 2.2250738585072014e-308;
   static constexpr double largest = 1.7976931348623157e+308;
+  static constexpr double negligible = 0x1p-484;
+  static constexpr double negligible_square = 0x1p-968;
 };
 
 template <class T>
@@ -164,7 +171,8 @@ LK_INLINE V select(M mask, V a, V b) {
 }
 
 // Whether any lane of a mask (all ones or all zeros a lane) is set.
-LK_INLINE bool any(i32v m) {
+template <class M>
+LK_INLINE bool any(M m) {
 #if defined(__AVX512F__)
   return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
 #elif defined(__AVX2__)
@@ -174,24 +182,8 @@ LK_INLINE bool any(i32v m) {
 #elif defined(__aarch64__)
   return vmaxvq_u32((uint32x4_t)m) != 0;
 #else
-  int32_t r = 0;
-  for (int l = 0; l < Simd<float>::lanes; ++l) r |= m[l];
-  return r != 0;
-#endif
-}
-LK_INLINE bool any(i64v m) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi64_mask((__m512i)m, (__m512i)m) != 0;
-#elif defined(__AVX2__)
-  return _mm256_movemask_epi8((__m256i)m) != 0;
-#elif defined(__SSE2__)
-  return _mm_movemask_epi8((__m128i)m) != 0;
-#elif defined(__aarch64__)
-  return (vgetq_lane_s64((int64x2_t)m, 0) | vgetq_lane_s64((int64x2_t)m, 1)) != 0;
-#else
-  int64_t r = 0;
-  for (int l = 0; l < Simd<double>::lanes; ++l) r |= m[l];
-  return r != 0;
+  i64v bits = (i64v)m;
+  return (bits[0] | bits[1]) != 0;
 #endif
 }
 
@@ -204,6 +196,30 @@ LK_INLINE f32v copysign(f32v x, f32v y) {
 }
 LK_INLINE f64v copysign(f64v x, f64v y) {
   return (f64v)(((i64v)x & 0x7fffffffffffffffLL) | ((i64v)y & (int64_t)0x8000000000000000ULL));
+}
+
+// 1/sqrt(x) for normal x, to about one unit in the last place.
+LK_INLINE f32v rsqrt(f32v x) {
+#if defined(__AVX512F__)
+  f32v y = (f32v)_mm512_rsqrt14_ps((__m512)x);
+  f32v e = fnma(x * y, y, set(1.0f));
+  return fma(y * e, fma(e, set(0.375f), set(0.5f)), y);
+#elif defined(__AVX2__)
+  f32v y = (f32v)_mm256_rsqrt_ps((__m256)x);
+  f32v e = fnma(x * y, y, set(1.0f));
+  return fma(y * e, fma(e, set(0.375f), set(0.5f)), y);
+#else
+  return 1.0f / sqrt(x);
+#endif
+}
+LK_INLINE f64v rsqrt(f64v x) {
+#if defined(__AVX512F__)
+  f64v y = (f64v)_mm512_rsqrt14_pd((__m512d)x);
+  f64v e = fnma(x * y, y, set(1.0));
+  return fma(y * e, fma(fma(e, set(0.3125), set(0.375)), e, set(0.5)), y);
+#else
+  return 1.0 / sqrt(x);
+#endif
 }
 
 template <class V>

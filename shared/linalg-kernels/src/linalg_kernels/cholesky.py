@@ -1,0 +1,219 @@
+"""The Cholesky factor of Hermitian positive definite matrices and the charts built on it.
+
+A = L L^H with L lower triangular and a positive diagonal. The derivative of A -> L is
+dL = L Φ(L^-1 dA L^-H), where Φ takes the lower triangle and halves the diagonal; all inverses
+are triangular solves.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Inexact
+from torch import Tensor
+from torch.autograd import Function
+
+from linalg_kernels import errors
+from linalg_kernels.backends import torch as reference
+from linalg_kernels.daleckii_krein import read_hermitian
+from linalg_kernels.precision import full_precision, promote, restore
+from linalg_kernels.transforms import batch_first
+
+
+class CholeskyEx(NamedTuple):
+    """Factors (*batch, n, n) and, per matrix, 0 or the order of the first bad leading minor."""
+
+    L: Tensor
+    info: Tensor
+
+
+def half_lower(M: Tensor) -> Tensor:
+    """Φ(M): the lower triangle of M with its diagonal halved."""
+    return M.tril(-1) + torch.diag_embed(M.diagonal(dim1=-2, dim2=-1) / 2)
+
+
+def triangular_congruence(
+    L: Inexact[Tensor, "*#batch n n"], X: Inexact[Tensor, "*#batch n n"]
+) -> Inexact[Tensor, "*batch n n"]:
+    """L^-1 X L^-H for lower triangular L, by two triangular solves. Batch shapes broadcast.
+
+    With L = cholesky(A) the eigenvalues of the result are those of A^-1 X.
+    """
+    errors.require_float(L, "L")
+    errors.require_square(L, "L")
+    errors.require_square(X, "X", L.shape[-1])
+    errors.require_same_kind(L, X, ("L", "X"))
+    errors.broadcast_batch({"L": (L, 2), "X": (X, 2)})
+    left = torch.linalg.solve_triangular(L, X, upper=False)
+    return torch.linalg.solve_triangular(L.mH, left, upper=True, left=False)
+
+
+def _congruence_adjoint(L: Tensor, M: Tensor) -> Tensor:
+    """L^-H M L^-1."""
+    left = torch.linalg.solve_triangular(L.mH, M, upper=True)
+    return torch.linalg.solve_triangular(L, left, upper=False, left=False)
+
+
+class _Cholesky(Function):
+    """A -> (L, info)."""
+
+    @staticmethod
+    def forward(A, symmetrize, check, raise_info, name):
+        H, finite = read_hermitian(A, symmetrize, check, name)
+        L, info = reference.cholesky(H, finite=finite)
+        if raise_info and errors.can_read(A):
+            errors.check_info(info, name)
+        return L, info
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        L, info = output
+        ctx.mark_non_differentiable(info)
+        ctx.save_for_backward(L)
+        ctx.save_for_forward(L)
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, gL, _info):
+        (L,) = ctx.saved_tensors
+        gA = _congruence_adjoint(L, half_lower(L.mH @ gL.tril()))
+        return reference.hermitian(gA), None, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, symmetrize, check, raise_info, name):
+        (A,) = batch_first(info.batch_size, dims[:1], (A,))
+        return _factor(A, symmetrize, check, raise_info, name), (0, 0)
+
+
+class _CholeskyEager(_Cholesky):
+    @staticmethod
+    @full_precision
+    def jvp(ctx, dA, *_):
+        (L,) = ctx.saved_tensors
+        return L @ half_lower(triangular_congruence(L, reference.hermitian(dA))), None
+
+
+def _factor(
+    A: Tensor, symmetrize: bool, check: bool, raise_info: bool, name: str
+) -> tuple[Tensor, Tensor]:
+    rule = _Cholesky if torch.compiler.is_compiling() else _CholeskyEager
+    return rule.apply(A, symmetrize, check, raise_info, name)
+
+
+@full_precision
+def cholesky(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+    name: str = "A",
+) -> Inexact[Tensor, "*batch n n"]:
+    """Lower triangular L with a positive diagonal and A = L L^H.
+
+    Equivalent to `torch.linalg.cholesky`, with a Hermitian gradient. Raises `LinAlgError`
+    naming the first matrix that is not positive definite, also with `check=False`; while a
+    graph is traced such a matrix gives NaN instead. `symmetrize`, `check`, `upcast`,
+    `name`: see `linalg_kernels.spectral`.
+    """
+    A, dtype = promote(A, upcast)
+    errors.require_float(A, name)
+    errors.require_square(A, name)
+    return restore(_factor(A, symmetrize, check, True, name)[0], dtype)
+
+
+@full_precision
+def cholesky_ex(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    upcast: bool = False,
+    name: str = "A",
+) -> CholeskyEx:
+    """`cholesky` that never raises for a value and never waits for the device.
+
+    Where `info` is not 0 the factor is NaN: `info` is the order of the first leading minor
+    that is not positive, or n + 1 for a matrix that holds NaN or Inf.
+    """
+    A, dtype = promote(A, upcast)
+    errors.require_float(A, name)
+    errors.require_square(A, name)
+    L, info = _factor(A, symmetrize, False, False, name)
+    return CholeskyEx(restore(L, dtype), info)
+
+
+def _log_diagonal(L: Tensor) -> Tensor:
+    """Strictly lower part of L plus the logarithm of its (real, positive) diagonal."""
+    diagonal = torch.log(L.diagonal(dim1=-2, dim2=-1).real)
+    return L.tril(-1) + torch.diag_embed(diagonal).to(L.dtype)
+
+
+def chol_log(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+    name: str = "A",
+) -> Inexact[Tensor, "*batch n n"]:
+    """Log-Cholesky chart ⌊L⌋ + log diag(L) of A = L L^H, lower triangular.
+
+    A diffeomorphism from positive definite to lower triangular matrices (with a real
+    diagonal) whose inverse is `from_chol_log` (Lin 2019). Errors and options: `cholesky`.
+    """
+    A, dtype = promote(A, upcast)
+    L = cholesky(A, symmetrize=symmetrize, check=check, name=name)
+    return restore(_log_diagonal(L), dtype)
+
+
+@full_precision
+def from_chol_log(
+    X: Inexact[Tensor, "*batch n n"], *, upcast: bool = False
+) -> Inexact[Tensor, "*batch n n"]:
+    """L L^H with L = ⌊X⌋ + exp(diag X), the inverse of `chol_log`; X is read below its diagonal."""
+    X, dtype = promote(X, upcast)
+    errors.require_float(X, "X")
+    errors.require_square(X, "X")
+    diagonal = torch.exp(X.diagonal(dim1=-2, dim2=-1).real)
+    L = X.tril(-1) + torch.diag_embed(diagonal).to(X.dtype)
+    return restore(reference.hermitian(L @ L.mH), dtype)
+
+
+def chol_power(
+    A: Inexact[Tensor, "*batch n n"],
+    theta: Tensor | float,
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+    name: str = "A",
+) -> Inexact[Tensor, "*batch n n"]:
+    """Diagonal-power chart ⌊L⌋ + diag(L)^theta of A = L L^H, lower triangular.
+
+    `theta` is a number or a tensor that broadcasts with the batch shape of A, differentiable.
+    The chart of the power-Cholesky metric. Errors and options: `cholesky`.
+    """
+    A, dtype = promote(A, upcast)
+    L = cholesky(A, symmetrize=symmetrize, check=check, name=name)
+    if isinstance(theta, Tensor):
+        errors.broadcast_batch({name: (A, 2), "theta": (theta, 0)})
+        theta = theta.to(L.device)[..., None]
+    diagonal = L.diagonal(dim1=-2, dim2=-1).real ** theta
+    return restore(L.tril(-1) + torch.diag_embed(diagonal).to(L.dtype), dtype)
+
+
+def logdet(
+    A: Inexact[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    check: bool = True,
+    upcast: bool = False,
+    name: str = "A",
+) -> Float[Tensor, "*batch"]:
+    """log det A = 2 Σ log L_ii of a Hermitian positive definite matrix.
+
+    Never forms det A, so it does not overflow; gradient A^-1 by triangular solves. Errors and
+    options: `cholesky`.
+    """
+    A, dtype = promote(A, upcast)
+    L = cholesky(A, symmetrize=symmetrize, check=check, name=name)
+    return restore(2 * torch.log(L.diagonal(dim1=-2, dim2=-1).real).sum(-1), dtype)
