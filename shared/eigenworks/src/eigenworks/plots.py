@@ -66,7 +66,7 @@ class Bars:
     """Grouped bars: `values` of shape (series, categories), one colour a series."""
 
     title: str
-    y_label: str
+    value_label: str
     categories: tuple[str, ...]
     series: tuple[str, ...]
     values: Grid

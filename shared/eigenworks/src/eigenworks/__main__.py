@@ -1,0 +1,5 @@
+"""`python -m eigenworks`."""
+
+from eigenworks.cli import main
+
+main()

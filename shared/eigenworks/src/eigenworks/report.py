@@ -1,0 +1,131 @@
+"""The report: OUT/report.json and OUT/index.html, one file that opens without a network."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from eigenworks import formatting, svg
+from eigenworks.experiment import SizeName
+from eigenworks.store import write_atomically
+from eigenworks.summary import Measured, Result, machines, run_to_json
+
+MARKS = {"done": "✓", "failed": "✕", "skipped": "–", "incomplete": "…"}
+VERDICT_MARKS = {
+    "holds": "✓",
+    "does not hold": "✕",
+    "undecided": "?",
+    "not comparable": "≁",
+    "quick: not a claim": "◦",
+}
+
+
+def write_report(
+    results: Sequence[Result], out: Path, *, size: SizeName, finished: datetime, interrupted: bool
+) -> Path:
+    """Writes both files, each whole or not at all, and returns the path of the page."""
+    stamp = finished.isoformat(timespec="seconds")
+    data = run_to_json(results, size=size, finished=stamp, interrupted=interrupted)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(out / "report.json", text + "\n")
+    page = render(results, size=size, finished=finished, interrupted=interrupted)
+    write_atomically(out / "index.html", page)
+    return out / "index.html"
+
+
+def render(
+    results: Sequence[Result], *, size: SizeName, finished: datetime, interrupted: bool
+) -> str:
+    """The page as one string of HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("eigenworks", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "draw": lambda plot: Markup(svg.draw(plot)),
+        "measured": lambda row: formatting.measured(row.mean, row.interval, row.unit, row.figures),
+        "duration": formatting.duration,
+        "published": formatting.published,
+        "metrics": metrics,
+        "over": over,
+        "strip": _strip,
+        "anchor": lambda result: f"{result.name.replace('/', '-')}-{result.size}",
+    }
+    return environment.get_template("report.html.j2").render(
+        marks=MARKS,
+        verdict_marks=VERDICT_MARKS,
+        results=results,
+        size=size,
+        finished=finished.strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        interrupted=interrupted,
+        machines=[dict(machine) for machine in machines(results)],
+        counts=_counts(results),
+    )
+
+
+def _counts(results: Sequence[Result]) -> Mapping[str, int]:
+    counts = dict.fromkeys(MARKS, 0)
+    for result in results:
+        counts[result.status] += 1
+    return {status: count for status, count in counts.items() if count}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Rows of one experiment that measure the same thing, and the scale they are drawn on.
+
+    A lone value beside no figure has nothing to be compared with and no scale.
+    """
+
+    name: str
+    better: str | None
+    rows: tuple[Measured, ...]
+    span: tuple[float, float] | None
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The ends of the scale as they are written above it."""
+        return ("", "") if self.span is None else (f"{self.span[0]:.3g}", f"{self.span[1]:.3g}")
+
+
+def metrics(result: Result) -> list[Metric]:
+    """The rows by what they measure, in the order in which the metrics first appear."""
+    groups: dict[tuple[str, str, str | None], list[Measured]] = {}
+    for row in result.measured:
+        groups.setdefault((row.metric, row.unit, row.better), []).append(row)
+    found = []
+    for (name, unit, better), rows in groups.items():
+        shown = [row.mean for row in rows]
+        shown += [figure.value for row in rows for figure in row.figures]
+        shown += [end for row in rows if (i := row.interval) for end in (i.low, i.high)]
+        title = f"{name} ({unit})" if unit else name
+        span = svg.strip_span(shown) if len(shown) > 1 else None
+        found.append(Metric(title, better, tuple(rows), span))
+    return found
+
+
+def over(row: Measured) -> str:
+    """What the interval is over, or why there is none."""
+    if len(row.values) > 1 and len(set(row.values.values())) == 1:
+        return f"the same for {len(row.values)} seeds"
+    if row.interval is not None:
+        return row.interval.kind
+    if not row.seeded:
+        return "nothing random, run once"
+    return "one seed, no interval"
+
+
+def _strip(row: Measured, span: tuple[float, float] | None) -> str:
+    from markupsafe import Markup
+
+    if span is None:
+        return Markup("")
+    figures = [(figure.value, figure.tolerance) for figure in row.figures]
+    return Markup(svg.strip(row.mean, row.interval, figures, span))

@@ -1,0 +1,55 @@
+"""The tables that commands print."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from eigenworks.formatting import duration, measured, published
+from eigenworks.summary import Measured, Result
+
+STYLES = {"done": "green", "failed": "red", "skipped": "yellow", "incomplete": "yellow"}
+VERDICTS = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+
+
+def print_results(console: Console, results: Sequence[Result]) -> None:
+    """Claim, published figure, measured here with interval, verdict, seeds and seconds."""
+    for result in results:
+        style = STYLES[result.status]
+        took = f" in {duration(result.seconds)}" if result.seconds else ""
+        console.print()
+        console.print(
+            f"[bold]{escape(result.name)}[/bold] [{style}]{result.status}[/{style}]{took}"
+        )
+        if result.claim:
+            console.print(f"Claim: {escape(result.claim)} [dim]({escape(result.source)})[/dim]")
+        if result.reason:
+            console.print(f"[{style}]{escape(result.reason)}[/{style}]", soft_wrap=True)
+        if result.measured:
+            console.print(_rows_table(result.measured))
+    kinds = [row.interval.kind for result in results for row in result.measured if row.interval]
+    for kind in dict.fromkeys(kinds):
+        console.print(f"[dim]interval: {escape(kind)}[/dim]")
+
+
+def _rows_table(rows: Sequence[Measured]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    metrics = {row.metric for row in rows}
+    # One metric for all rows heads the column once and is not repeated in each.
+    table.add_column(escape(metrics.pop()) if len(metrics) == 1 else "row", overflow="fold")
+    table.add_column("published", justify="right", no_wrap=True)
+    table.add_column("measured here", justify="right", no_wrap=True)
+    table.add_column("verdict")
+    table.add_column("seeds", justify="right")
+    for row in rows:
+        style = VERDICTS.get(row.verdict, "dim")
+        table.add_row(
+            escape(row.label) + (f", [dim]{escape(row.metric)}[/dim]" if metrics else ""),
+            "\n".join(escape(published(figure, row.unit)) for figure in row.figures),
+            escape(measured(row.mean, row.interval, row.unit, row.figures)),
+            f"[{style}]{row.verdict}[/{style}]" if row.verdict else "",
+            str(len(row.values)) if row.seeded else "–",
+        )
+    return table
