@@ -44,6 +44,15 @@ def require_square(A: Tensor, name: str, n: int | None = None) -> None:
         raise ValueError(f"{name} must be (..., n, n){wanted}, got {tuple(A.shape)}")
 
 
+def require_matrix(A: Tensor, name: str, m: int | None = None, n: int | None = None) -> None:
+    """ValueError unless A is (..., m, n), with the sizes that are given."""
+    fits = A.ndim >= 2 and m in (None, A.shape[-2]) and n in (None, A.shape[-1])
+    if not fits:
+        sizes = [f"{k}={size}" for k, size in (("m", m), ("n", n)) if size is not None]
+        wanted = f" with {' and '.join(sizes)}" if sizes else ""
+        raise ValueError(f"{name} must be (..., m, n){wanted}, got {tuple(A.shape)}")
+
+
 def require_same_kind(A: Tensor, B: Tensor, names: tuple[str, str]) -> None:
     """TypeError unless A and B have one dtype, ValueError unless they are on one device."""
     if A.dtype != B.dtype:
@@ -73,8 +82,8 @@ def can_read(A: Tensor) -> bool:
     return not (A.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def _element(bad: Tensor) -> str:
-    """'A' or 'A[2, 0]': where the first True of a batch-shaped mask lies."""
+def element(bad: Tensor) -> str:
+    """'' or '[2, 0]': where the first True of a batch-shaped mask lies, to follow a name."""
     if bad.ndim == 0:
         return ""
     index = [int(i) for i in torch.nonzero(bad)[0]]
@@ -93,7 +102,7 @@ def check_finite(A: Tensor, name: str) -> None:
         return
     finite = finite_elements(A)
     if not bool(finite.all()):
-        raise LinAlgError(f"{name}{_element(~finite)} contains NaN or Inf")
+        raise LinAlgError(f"{name}{element(~finite)} contains NaN or Inf")
 
 
 def check_hermitian(A: Tensor, name: str) -> None:
@@ -107,7 +116,7 @@ def check_hermitian(A: Tensor, name: str) -> None:
         kind = "Hermitian" if A.is_complex() else "symmetric"
         worst = (difference[bad] / size[bad]).flatten()[0].item()
         raise ValueError(
-            f"{name}{_element(bad)} must be {kind}, but differs from its transpose by "
+            f"{name}{element(bad)} must be {kind}, but differs from its transpose by "
             f"{worst:.2g} of its largest entry; take (A + A.mH) / 2 if that is meant, or "
             "pass symmetrize=False to read the lower triangle only"
         )
@@ -128,7 +137,7 @@ def check_positive(w: Tensor, name: str, what: str, remedy: str = _SHRINK) -> No
     if bool(bad.any()):
         smallest = w[bad][0].min().item()
         raise LinAlgError(
-            f"{what} needs positive eigenvalues, but {name}{_element(bad)} has {smallest:.3g}; "
+            f"{what} needs positive eigenvalues, but {name}{element(bad)} has {smallest:.3g}; "
             f"{remedy}"
         )
 
@@ -139,6 +148,6 @@ def check_info(info: Tensor, name: str) -> None:
     if bool(bad.any()):
         order = int(info[bad].flatten()[0])
         raise LinAlgError(
-            f"{name}{_element(bad)} must be positive definite, but its leading minor of order "
+            f"{name}{element(bad)} must be positive definite, but its leading minor of order "
             f"{order} is not; {_SHRINK}"
         )
