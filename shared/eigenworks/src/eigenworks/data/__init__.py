@@ -1,6 +1,21 @@
 """Real data that experiments share, each a small frozen object: `EMG.load()`."""
 
+from eigenworks.data.digits import DIGITS
+from eigenworks.data.efficientnet import EFFICIENTNET_LITE0
 from eigenworks.data.emg import EMG
+from eigenworks.data.faces import FACES
+from eigenworks.data.imu import WATCH
+from eigenworks.data.smollm2 import SMOLLM2
 from eigenworks.dataset import DataError, DataSet, development_file
 
-__all__ = ["EMG", "DataError", "DataSet", "development_file"]
+__all__ = [
+    "DIGITS",
+    "EFFICIENTNET_LITE0",
+    "EMG",
+    "FACES",
+    "SMOLLM2",
+    "WATCH",
+    "DataError",
+    "DataSet",
+    "development_file",
+]
