@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.resources
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 _DTYPES = {torch.float32: 0, torch.float64: 1}
@@ -61,7 +62,21 @@ def _declare(library: ctypes.CDLL) -> None:
     library.lk_isa.restype = ctypes.c_char_p
     library.lk_available_isas.restype = ctypes.c_char_p
     library.lk_select_isa.argtypes = [ctypes.c_char_p]
-    library.lk_cholesky.argtypes = [i32, i64, i32, pointer, pointer, pointer, i32]
+    f64 = ctypes.c_double
+    head, function = [i32, i64, i32], [i32, pointer, f64]
+    signatures = {
+        "lk_spectral": [
+            *(i32, pointer, pointer, i64, *function, i32, pointer, pointer, pointer),
+            *(pointer, pointer, f64, pointer),
+        ],
+        "lk_frechet": [pointer, pointer, pointer, *function, pointer],
+        "lk_compose": [pointer, pointer, *function, pointer],
+        "lk_cholesky": [pointer, pointer, pointer, pointer],
+        "lk_cholesky_adjoint": [pointer, pointer, pointer],
+        "lk_congruence": [pointer, i64, pointer, pointer],
+    }
+    for name, arguments in signatures.items():
+        getattr(library, name).argtypes = [*head, *arguments, i32]
 
 
 _lock = threading.Lock()
@@ -149,34 +164,208 @@ def use_isa(isa: str) -> Iterator[None]:
         _select(library, before)
 
 
-def _call(name: str, *arguments: object) -> None:
-    library = load()
-    status = getattr(library, name)(*arguments, torch.get_num_threads())
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of eigenvalues that the library knows, or a table of its values.
+
+    `table` is the exponent of every matrix (*batch) for POWER. For TABLE it is f(w)
+    (*batch, n) where values are asked for and f[w_i, w_j] (*batch, n, n) for derivatives.
+    Eigenvalues below `floor` are raised to it, with derivative 0.
+    """
+
+    kind: int
+    table: Tensor | None = None
+    floor: float = -math.inf
+
+
+IDENTITY, LOG, EXP, SQRT, INV_SQRT, INVERSE, POWER, TABLE = range(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Flat index of the first matrix with `info` not 0, and of the first that is far from
+    symmetric; -1 for none."""
+
+    failed: int
+    asymmetric: int = -1
+
+
+def _call(name: str, A: Tensor, *arguments: object) -> None:
+    n = A.shape[-1]
+    status = getattr(load(), name)(
+        _DTYPES[A.dtype],
+        A.numel() // (n * n),
+        n,
+        *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments),
+        torch.get_num_threads(),
+    )
     if status:
         raise RuntimeError(f"native library, {name}: {_ERRORS[status]}")
 
 
+def _factor(L: Tensor | None, A: Tensor) -> tuple[Tensor | None, int]:
+    """L as the library reads it, and the distance from one factor to the next."""
+    if L is None:
+        return None, 0
+    if L.ndim == 2:
+        return L.contiguous(), 0
+    return L.expand(A.shape).contiguous(), A.shape[-1] ** 2
+
+
+def _spectral(
+    A: Tensor,
+    *,
+    L: Tensor | None = None,
+    f: Function | None = None,
+    symmetrize: bool = True,
+    vectors: bool = True,
+    tolerance: float = math.inf,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Report]:
+    """w, V, F, info and report of A, or of L^-1 A L^-T. With `f` eigenvalues are not sorted."""
+    A = A.contiguous()
+    batch, n = A.shape[:-2], A.shape[-1]
+    w = A.new_empty(*batch, n)
+    V = torch.empty_like(A) if vectors else None
+    F = torch.empty_like(A) if f is not None else None
+    info = torch.empty(batch, dtype=torch.int32)
+    if A.numel() == 0:
+        return w, V, F, info.zero_(), Report(-1)
+    asymmetry = A.new_empty(batch) if tolerance < math.inf else None
+    L, stride = _factor(L, A)
+    kind, table, floor = (IDENTITY, None, -math.inf) if f is None else (f.kind, f.table, f.floor)
+    table = None if table is None else table.contiguous()
+    report = _REPORT()
+    _call(
+        "lk_spectral",
+        A,
+        *(symmetrize, A, L, stride, kind, table, floor, f is None, w, V, F, info),
+        *(asymmetry, tolerance, report),
+    )
+    return w, V, F, info, Report(*report)
+
+
+_REPORT = ctypes.c_int64 * 2
+
+
+def eigh(
+    A: Float[Tensor, "*batch n n"], *, symmetrize: bool = True, tolerance: float = math.inf
+) -> tuple[
+    Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report
+]:
+    """Ascending eigenvalues, eigenvectors in columns, info and report.
+
+    info is 0, -1 for a matrix with NaN or Inf (its results are NaN), or 1 + the index of an
+    eigenvalue that did not converge. `tolerance` is the relative asymmetry that is reported.
+    With `symmetrize` (A + A^T)/2 is taken, else the lower triangle.
+    """
+    w, V, _, info, report = _spectral(A, symmetrize=symmetrize, tolerance=tolerance)
+    assert V is not None
+    return w, V, info, report
+
+
+def eigvalsh(
+    A: Float[Tensor, "*batch n n"],
+    *,
+    L: Float[Tensor, "..."] | None = None,
+    symmetrize: bool = True,
+    tolerance: float = math.inf,
+) -> tuple[Float[Tensor, "*batch n"], Int[Tensor, "*batch"], Report]:
+    """Ascending eigenvalues of A, or of L^-1 A L^-T (L one matrix or one a matrix of A)."""
+    w, _, _, info, report = _spectral(
+        A, L=L, symmetrize=symmetrize, tolerance=tolerance, vectors=False
+    )
+    return w, info, report
+
+
+def spectral(
+    A: Float[Tensor, "*batch n n"],
+    f: Function,
+    *,
+    L: Float[Tensor, "..."] | None = None,
+    symmetrize: bool = True,
+    vectors: bool = True,
+    tolerance: float = math.inf,
+) -> tuple[
+    Float[Tensor, "*batch n n"],
+    Float[Tensor, "*batch n"],
+    Float[Tensor, "*batch n n"] | None,
+    Int[Tensor, "*batch"],
+    Report,
+]:
+    """F = V f(w) V^T with w (in no order), V, info and report, of A or of L^-1 A L^-T."""
+    w, V, F, info, report = _spectral(
+        A, L=L, f=f, symmetrize=symmetrize, vectors=vectors, tolerance=tolerance
+    )
+    assert F is not None
+    return F, w, V, info, report
+
+
+def frechet(
+    w: Float[Tensor, "*batch n"],
+    V: Float[Tensor, "*batch n n"],
+    E: Float[Tensor, "*batch n n"],
+    f: Function,
+) -> Float[Tensor, "*batch n n"]:
+    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^T sym(E) V) V^T."""
+    w, V, E = w.contiguous(), V.contiguous(), E.contiguous()
+    D = torch.empty_like(E)
+    table = None if f.table is None else f.table.contiguous()
+    if E.numel():
+        _call("lk_frechet", E, w, V, E, f.kind, table, f.floor, D)
+    return D
+
+
+def compose(
+    w: Float[Tensor, "*batch n"], V: Float[Tensor, "*batch n n"], f: Function
+) -> Float[Tensor, "*batch n n"]:
+    """V f(w) V^T, exactly symmetric."""
+    w, V = w.contiguous(), V.contiguous()
+    F = torch.empty_like(V)
+    table = None if f.table is None else f.table.contiguous()
+    if V.numel():
+        _call("lk_compose", V, w, V, f.kind, table, f.floor, F)
+    return F
+
+
 def cholesky(
     A: Float[Tensor, "*batch n n"],
-) -> tuple[Float[Tensor, "*batch n n"], Int[Tensor, "*batch"]]:
-    """L with L L^T = A, read from the lower triangle, and info.
+) -> tuple[Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report]:
+    """L with L L^T = A, read from the lower triangle, info and report.
 
-    info is 0, or k if the leading minor of order k is not positive definite or
-    not finite; L of that matrix is NaN. Equivalent to `torch.linalg.cholesky_ex`.
+    info is 0, or k if the leading minor of order k is not positive definite or not finite; L
+    of that matrix is NaN. Equivalent to `torch.linalg.cholesky_ex`.
     """
-    n = A.shape[-1]
     A = A.contiguous()
     L = torch.empty_like(A)
     info = torch.empty(A.shape[:-2], dtype=torch.int32)
     if A.numel() == 0:
-        return L, info.zero_()
-    _call(
-        "lk_cholesky",
-        _DTYPES[A.dtype],
-        info.numel(),
-        n,
-        A.data_ptr(),
-        L.data_ptr(),
-        info.data_ptr(),
-    )
-    return L, info
+        return L, info.zero_(), Report(-1)
+    report = ctypes.c_int64()
+    _call("lk_cholesky", A, A, L, info, ctypes.byref(report))
+    return L, info, Report(report.value)
+
+
+def cholesky_vjp(
+    L: Float[Tensor, "*batch n n"], G: Float[Tensor, "*batch n n"]
+) -> Float[Tensor, "*batch n n"]:
+    """Gradient sym(L^-T Φ(L^T G) L^-1) with respect to A of a loss with gradient G in L.
+
+    Φ takes the lower triangle and halves the diagonal; only the lower triangle of G counts.
+    """
+    L, G = L.contiguous(), G.contiguous()
+    gA = torch.empty_like(G)
+    if G.numel():
+        _call("lk_cholesky_adjoint", G, L, G, gA)
+    return gA
+
+
+def congruence(
+    L: Float[Tensor, "..."], X: Float[Tensor, "*batch n n"]
+) -> Float[Tensor, "*batch n n"]:
+    """L^-1 sym(X) L^-T for lower triangular L, one for the batch or one a matrix."""
+    X = X.contiguous()
+    Y = torch.empty_like(X)
+    factor, stride = _factor(L, X)
+    if X.numel():
+        _call("lk_congruence", X, factor, stride, X, Y)
+    return Y

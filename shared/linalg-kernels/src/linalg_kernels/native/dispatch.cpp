@@ -76,6 +76,7 @@ struct Call {
   const Args* args;
   Kernel<Args> kernel;
   size_t scratch_bytes;
+  int64_t blocks, chunk;  // ranges are counted in chunks of blocks
   std::atomic<bool> out_of_memory{false};
 
   static void range(void* self, int64_t first, int64_t last) {
@@ -87,12 +88,14 @@ struct Call {
       c.out_of_memory = true;
       return;
     }
-    c.kernel(*c.args, first, last, memory);
+    last *= c.chunk;
+    c.kernel(*c.args, first * c.chunk, last < c.blocks ? last : c.blocks, memory);
   }
 };
 
 template <class Args>
-int32_t run(int32_t dtype, const Args& args, Kernel<Args> TypedKernels::* member, int32_t threads) {
+int32_t run(int32_t dtype, const Args& args, Kernel<Args> TypedKernels::*member, int32_t threads,
+            bool grouped = false) {
   if ((dtype != LK_FLOAT32 && dtype != LK_FLOAT64) || args.n < 1 || args.batch < 0)
     return LK_ERROR_ARGUMENT;
   const Kernels* table = current().load();
@@ -103,8 +106,22 @@ int32_t run(int32_t dtype, const Args& args, Kernel<Args> TypedKernels::* member
   call.args = &args;
   call.kernel = typed.*member;
   call.scratch_bytes = table->scratch_bytes(args.n);
-  parallel_for(threads, (args.batch + typed.lanes - 1) / typed.lanes, Call<Args>::range, &call);
+  call.blocks = (args.batch + typed.lanes - 1) / typed.lanes;
+  call.chunk = grouped && call.blocks >= 4 ? table->group(args.n) : 1;
+  parallel_for(threads, (call.blocks + call.chunk - 1) / call.chunk, Call<Args>::range, &call);
   return call.out_of_memory ? LK_ERROR_MEMORY : LK_OK;
+}
+
+// Index of the first number for which `bad` holds, or -1.
+template <class T, class Bad>
+int64_t first_of(const T* x, int64_t count, Bad bad) {
+  for (int64_t i = 0; i < count; ++i)
+    if (bad(x[i])) return i;
+  return -1;
+}
+
+int64_t first_failed(const int32_t* info, int64_t count) {
+  return first_of(info, count, [](int32_t i) { return i != 0; });
 }
 
 }  // namespace
@@ -137,7 +154,51 @@ int32_t lk_select_isa(const char* name) {
   return LK_ERROR_ISA;
 }
 
+int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
+                    const void* L, int64_t L_stride, int32_t kind, const void* table, double floor,
+                    int32_t sorted, void* w, void* V, void* F, int32_t* info, void* asymmetry,
+                    double tolerance, int64_t* report, int32_t threads) {
+  SpectralArgs args{batch, n, symmetrize, A, L, L_stride, {kind, table, floor},
+                    sorted, w, V, F, info, asymmetry};
+  int32_t status = run(dtype, args, &TypedKernels::spectral, threads, true);
+  if (status != LK_OK) return status;
+  report[0] = first_failed(info, batch);
+  report[1] = -1;
+  auto bad = [tolerance](auto x) { return x > tolerance; };
+  if (asymmetry != nullptr)
+    report[1] = dtype == LK_FLOAT32 ? first_of(static_cast<const float*>(asymmetry), batch, bad)
+                                    : first_of(static_cast<const double*>(asymmetry), batch, bad);
+  return LK_OK;
+}
+
+int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
+                   const void* E, int32_t kind, const void* table, double floor, void* D,
+                   int32_t threads) {
+  FrechetArgs args{batch, n, w, V, E, {kind, table, floor}, D};
+  return run(dtype, args, &TypedKernels::frechet, threads);
+}
+
+int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
+                   int32_t kind, const void* table, double floor, void* F, int32_t threads) {
+  ComposeArgs args{batch, n, w, V, {kind, table, floor}, F};
+  return run(dtype, args, &TypedKernels::compose, threads);
+}
+
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, const void* A, void* L, int32_t* info,
-                    int32_t threads) {
-  return run(dtype, CholeskyArgs{batch, n, A, L, info}, &TypedKernels::cholesky, threads);
+                    int64_t* report, int32_t threads) {
+  int32_t status = run(dtype, CholeskyArgs{batch, n, A, L, info}, &TypedKernels::cholesky, threads);
+  if (status == LK_OK) report[0] = first_failed(info, batch);
+  return status;
+}
+
+int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L, const void* G,
+                            void* gA, int32_t threads) {
+  CholeskyAdjointArgs args{batch, n, L, G, gA};
+  return run(dtype, args, &TypedKernels::cholesky_adjoint, threads);
+}
+
+int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, int64_t L_stride,
+                      const void* X, void* Y, int32_t threads) {
+  CongruenceArgs args{batch, n, L, L_stride, X, Y};
+  return run(dtype, args, &TypedKernels::congruence, threads);
 }

@@ -59,11 +59,9 @@ LK_INLINE void split_exponent(Vec<T> x, Vec<T>& k, Vec<T>& f) {
   x = select(small, x * splat<T>((double)(I(1) << (bits + 1))), x);
   Mask<T> raw = (Mask<T>)x;
   const I sqrt_half = (I)(sizeof(T) == 4 ? (int64_t)0x3f3504f3 : (int64_t)0x3fe6a09e667f3bcdLL);
-  const I one = (I)Simd<T>::bias << bits;
   Mask<T> biased = raw - sqrt_half;
   Mask<T> whole = biased >> bits;
   f = (Vec<T>)((biased & ((I(1) << bits) - 1)) + sqrt_half) - splat<T>(1);
-  (void)one;
   // Small integers to floating point by way of the shifter.
   k = (Vec<T>)((Mask<T>)shifter<T>() + whole) - shifter<T>();
   k = select(small, k - splat<T>(bits + 1), k);

@@ -1,4 +1,4 @@
-// What one instruction set offers: a table of functions over ranges of blocks.
+// What one instruction set offers: a table of functions over ranges of work.
 // kernels.cpp fills one table per instruction set; dispatch.cpp picks one.
 #pragma once
 
@@ -6,6 +6,63 @@
 #include <stdint.h>
 
 namespace lk {
+
+// Functions of eigenvalues, numbered as in abi.h.
+enum Function {
+  kIdentity = 0,
+  kLog = 1,
+  kExp = 2,
+  kSqrt = 3,
+  kInvSqrt = 4,
+  kInverse = 5,
+  kPower = 6,
+  kTable = 7,
+};
+
+// f, with the exponent of every matrix (kPower) or a table (kTable), and a
+// floor below which eigenvalues are raised (-inf for none).
+struct FunctionArgs {
+  int32_t kind;
+  const void* table;  // p: (batch); or f: (batch, n); or K: (batch, n, n)
+  double floor;
+};
+
+struct SpectralArgs {
+  int64_t batch;
+  int32_t n;
+  int32_t symmetrize;  // else the lower triangle stands for the matrix
+  const void* A;
+  const void* L;     // null, or factors: the matrix is then L^-1 A L^-T
+  int64_t L_stride;  // n*n, or 0 for one factor
+  FunctionArgs f;
+  // Results; null where not wanted. With F and without `sorted` the
+  // eigenvalues come in no order.
+  int32_t sorted;
+  void* w;
+  void* V;
+  void* F;
+  int32_t* info;  // 0; -1 for NaN or Inf in A; 1 + index of an eigenvalue that did not converge
+  void* asymmetry;  // max |A - A^T| / max |A|
+};
+
+struct FrechetArgs {
+  int64_t batch;
+  int32_t n;
+  const void* w;
+  const void* V;
+  const void* E;
+  FunctionArgs f;
+  void* D;
+};
+
+struct ComposeArgs {
+  int64_t batch;
+  int32_t n;
+  const void* w;
+  const void* V;
+  FunctionArgs f;
+  void* F;
+};
 
 struct CholeskyArgs {
   int64_t batch;
@@ -15,19 +72,43 @@ struct CholeskyArgs {
   int32_t* info;
 };
 
-// Work on the groups [first, last), with `scratch` of at least
+struct CholeskyAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  const void* L;
+  const void* G;
+  void* gA;
+};
+
+struct CongruenceArgs {
+  int64_t batch;
+  int32_t n;
+  const void* L;
+  int64_t L_stride;
+  const void* X;
+  void* Y;
+};
+
+// Work on the blocks [first, last), with `scratch` of at least
 // scratch_bytes(n), aligned to 64.
 template <class Args>
 using Kernel = void (*)(const Args&, int64_t first, int64_t last, void* scratch);
 
 struct TypedKernels {
   int lanes;
+  Kernel<SpectralArgs> spectral;
+  Kernel<FrechetArgs> frechet;
+  Kernel<ComposeArgs> compose;
   Kernel<CholeskyArgs> cholesky;
+  Kernel<CholeskyAdjointArgs> cholesky_adjoint;
+  Kernel<CongruenceArgs> congruence;
 };
 
 struct Kernels {
   const char* name;
   size_t (*scratch_bytes)(int n);
+  // Blocks that the spectral kernel takes at a time; ranges begin at multiples of it.
+  int (*group)(int n);
   TypedKernels typed[2];  // LK_FLOAT32, LK_FLOAT64
 };
 

@@ -1,0 +1,351 @@
+// From matrices in memory to eigensystems and functions of them, and the
+// Daleckii-Krein derivative, all while a block is in cache.
+#pragma once
+
+#include "block.hpp"
+#include "cholesky.hpp"
+#include "functions.hpp"
+#include "kernels.hpp"
+#include "product.hpp"
+#include "ql.hpp"
+#include "triangular.hpp"
+#include "tridiagonal.hpp"
+
+namespace lk {
+namespace LK_ISA {
+
+// Blocks that go through the QL recurrence side by side. More of them hide its
+// latency, fewer leave more of the cache to each.
+constexpr int group_size(int n) { return n <= 32 ? 2 : 1; }
+
+// Vectors of scratch for one block of the spectral kernel. Where rotations
+// waited, an n x n product finds its place afterwards.
+constexpr size_t rotation_vectors(int n) {
+  return 2 * rotation_capacity(n) > n * n ? 2 * (size_t)rotation_capacity(n) : (size_t)n * n;
+}
+constexpr size_t block_vectors(int n) { return 2 * (size_t)n * n + 4 * n + rotation_vectors(n); }
+constexpr size_t sweep_bytes(int n) {
+  return (sizeof(Sweep) * (size_t)sweep_capacity(n) + 63) / 64 * 64;
+}
+
+// Everything about a block between loading and storing.
+template <class T>
+struct Block {
+  Vec<T>*S, *Z, *d, *e, *tau, *work, *rotations;
+  Mask<T> not_finite, failed;
+  Vec<T> scale_back, asymmetry;
+};
+
+// The matrix that the block stands for, on the lower triangle of S. `finite`
+// becomes NaN in lanes that hold NaN or Inf; `size` is the largest entry.
+template <class T>
+static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& difference,
+                 Vec<T>& finite) {
+  using V = Vec<T>;
+  size = difference = finite = V{};
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < i; ++j) {
+      V a = S[i * n + j];
+      V magnitude = abs(a);
+      if (symmetrize) {
+        V b = S[j * n + i], change = b - a;
+        S[i * n + j] = fma(change, set(T(0.5)), a);
+        difference = max(abs(change), difference);
+        magnitude = max(abs(b), magnitude);
+        finite = fma(change, V{}, finite);
+      }
+      finite = fma(a, V{}, finite);
+      size = max(magnitude, size);
+    }
+    V a = S[i * n + i];
+    finite = fma(a, V{}, finite);
+    size = max(abs(a), size);
+  }
+}
+
+// Largest entry of the lower triangle of S; NaN or Inf shows in `finite`.
+template <class T>
+static void measure(const Vec<T>* S, int n, Vec<T>& size, Vec<T>& finite) {
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j <= i; ++j) {
+      finite = fma(S[i * n + j], Vec<T>{}, finite);
+      size = max(abs(S[i * n + j]), size);
+    }
+}
+
+// 2^-k and 2^k with 2^k near `size`, both normal numbers.
+template <class T>
+LK_INLINE void scaling(Vec<T> size, Vec<T>& down, Vec<T>& back) {
+  constexpr int bits = Simd<T>::mantissa_bits;
+  Mask<T> field = Mask<T>{} + 2 * Simd<T>::bias - ((Mask<T>)size >> bits);
+  field = select(field < 1, Mask<T>{} + 1, field);
+  field = select(field > 2 * Simd<T>::bias - 1, Mask<T>{} + (2 * Simd<T>::bias - 1), field);
+  down = (Vec<T>)(field << bits);
+  back = (Vec<T>)((2 * Simd<T>::bias - field) << bits);
+}
+
+template <class T>
+static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
+  using V = Vec<T>;
+  const int n = a.n;
+  const int64_t nn = (int64_t)n * n;
+  V size, difference, finite;
+  load_block<T>(static_cast<const T*>(a.A), nn, n * n, lanes, b.S);
+  fold<T>(b.S, n, a.symmetrize, size, difference, finite);
+  b.asymmetry = select(size > V{}, difference / size, V{});
+  if (a.L != nullptr) {
+    mirror<T>(b.S, n);
+    load_block<T>(static_cast<const T*>(a.L), a.L_stride, n * n, lanes, b.Z);
+    invert_diagonal<T>(b.Z, n, b.work);
+    forward_substitute<T>(b.Z, b.work, n, b.S, n, 1);
+    forward_substitute<T>(b.Z, b.work, n, b.S, 1, n);
+    size = V{};
+    measure<T>(b.S, n, size, finite);
+  }
+  b.not_finite = (Mask<T>)~(finite == V{});
+  V down;
+  scaling<T>(size, down, b.scale_back);
+  if (any(b.not_finite)) {
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j <= i; ++j)
+        b.S[i * n + j] = select(b.not_finite, V{}, b.S[i * n + j]);
+    down = select(b.not_finite, set(T(1)), down);
+    b.scale_back = select(b.not_finite, set(T(1)), b.scale_back);
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j <= i; ++j) b.S[i * n + j] *= down;
+}
+
+template <class T>
+LK_INLINE Vec<T> load_lanes(const T* p, Lanes<T> lanes) {
+  Vec<T> v;
+  for (int l = 0; l < Simd<T>::lanes; ++l) v[l] = p[lanes.matrix(l)];
+  return v;
+}
+
+// f(w) for the n eigenvalues of a block.
+template <class T, int kind>
+static void values_of(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w, Vec<T>* y) {
+  Exponent<T> e{};
+  if constexpr (kind == kPower) e = exponent<T>(load_lanes<T>(static_cast<const T*>(f.table), lanes));
+  const Vec<T> floor = splat<T>(f.floor);
+  for (int i = 0; i < n; ++i) {
+    // Written so that NaN stays NaN.
+    Vec<T> x = select(w[i] < floor, floor, w[i]);
+    y[i] = value<T, kind>(x, e);
+  }
+}
+
+template <class T>
+static void values(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w, Vec<T>* y) {
+  switch (f.kind) {
+    case kLog: return values_of<T, kLog>(f, lanes, n, w, y);
+    case kExp: return values_of<T, kExp>(f, lanes, n, w, y);
+    case kSqrt: return values_of<T, kSqrt>(f, lanes, n, w, y);
+    case kInvSqrt: return values_of<T, kInvSqrt>(f, lanes, n, w, y);
+    case kInverse: return values_of<T, kInverse>(f, lanes, n, w, y);
+    case kPower: return values_of<T, kPower>(f, lanes, n, w, y);
+    case kTable: return load_block<T>(static_cast<const T*>(f.table), n, n, lanes, y);
+    default: return values_of<T, kIdentity>(f, lanes, n, w, y);
+  }
+}
+
+// M <- K o M on the lower triangle, K_ij = f[w_i, w_j].
+template <class T, int kind>
+static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
+                                    Prepared<T>* prepared, Vec<T>* M) {
+  Exponent<T> e{};
+  if constexpr (kind == kPower) e = exponent<T>(load_lanes<T>(static_cast<const T*>(f.table), lanes));
+  const bool floored = f.floor > -__builtin_inf();
+  const Vec<T> floor = splat<T>(f.floor);
+  for (int i = 0; i < n; ++i) {
+    prepared[i].raw = w[i];
+    prepared[i].w = select(w[i] < floor, floor, w[i]);
+    prepare<T, kind>(prepared[i], e);
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j <= i; ++j) {
+      Vec<T> K = divided_difference<T, kind>(prepared[i], prepared[j], e);
+      if (floored) {
+        Vec<T> share = floor_difference<T>(prepared[i].raw, prepared[j].raw, floor);
+        // f may be singular at the floor, where the derivative is 0 all the same.
+        K = select(share == Vec<T>{}, share, K * share);
+      }
+      M[i * n + j] *= K;
+    }
+}
+
+template <class T>
+static void scale_by_differences(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
+                                 Prepared<T>* prepared, Vec<T>* M, Vec<T>* table) {
+  switch (f.kind) {
+    case kLog: return scale_by_differences_of<T, kLog>(f, lanes, n, w, prepared, M);
+    case kExp: return scale_by_differences_of<T, kExp>(f, lanes, n, w, prepared, M);
+    case kSqrt: return scale_by_differences_of<T, kSqrt>(f, lanes, n, w, prepared, M);
+    case kInvSqrt: return scale_by_differences_of<T, kInvSqrt>(f, lanes, n, w, prepared, M);
+    case kInverse: return scale_by_differences_of<T, kInverse>(f, lanes, n, w, prepared, M);
+    case kPower: return scale_by_differences_of<T, kPower>(f, lanes, n, w, prepared, M);
+    case kTable:
+      load_block<T>(static_cast<const T*>(f.table), (int64_t)n * n, n * n, lanes, table);
+      for (int i = 0; i < n; ++i)
+        for (int j = 0; j <= i; ++j) M[i * n + j] *= table[i * n + j];
+      return;
+    default: return scale_by_differences_of<T, kIdentity>(f, lanes, n, w, prepared, M);
+  }
+}
+
+// F = sum_k f_k z_k z_k^T; element i of z_k is Z[k*row + i*column]. `work`
+// holds n*n vectors.
+template <class T>
+static void outer_products(const Vec<T>* f, const Vec<T>* Z, int row, int column, int n,
+                           Vec<T>* work, Vec<T>* F) {
+  for (int k = 0; k < n; ++k)
+    for (int i = 0; i < n; ++i) work[k * n + i] = f[k] * Z[k * row + i * column];
+  product<T>(F, n, {work, n, 1}, {Z, row, column}, true);
+  mirror<T>(F, n);
+}
+
+template <class T>
+static void fill(Vec<T>* S, int size, Mask<T> where, Vec<T> x) {
+  for (int e = 0; e < size; ++e) S[e] = select(where, x, S[e]);
+}
+
+template <class T>
+static void finish_block(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
+  using V = Vec<T>;
+  const int n = a.n;
+  const int64_t nn = (int64_t)n * n;
+  for (int i = 0; i < n; ++i) b.d[i] *= b.scale_back;
+  if (a.sorted) sort_eigenvalues<T>(b.d, a.V != nullptr || a.F != nullptr ? b.Z : nullptr, n);
+  const bool bad = any(b.not_finite);
+  if (a.F != nullptr) {
+    values<T>(a.f, lanes, n, b.d, b.e);
+    outer_products<T>(b.e, b.Z, n, 1, n, b.rotations, b.S);
+    if (bad) fill<T>(b.S, n * n, b.not_finite, not_a_number<T>());
+    store_block<T>(static_cast<T*>(a.F), nn, n * n, lanes, b.S);
+  }
+  if (bad) fill<T>(b.d, n, b.not_finite, not_a_number<T>());
+  if (a.w != nullptr) store_block<T>(static_cast<T*>(a.w), n, n, lanes, b.d);
+  if (a.V != nullptr) {
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) b.S[i * n + j] = b.Z[j * n + i];
+    if (bad) fill<T>(b.S, n * n, b.not_finite, not_a_number<T>());
+    store_block<T>(static_cast<T*>(a.V), nn, n * n, lanes, b.S);
+  }
+  Mask<T> info = select(b.not_finite, Mask<T>{} - 1, b.failed);
+  for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)info[l];
+  if (a.asymmetry != nullptr) {
+    T* out = static_cast<T*>(a.asymmetry);
+    for (int l = 0; l < lanes.count; ++l) out[lanes.first + l] = b.asymmetry[l];
+  }
+}
+
+template <class T, int G>
+static void spectral_group(const SpectralArgs& a, int64_t first, char* scratch) {
+  using V = Vec<T>;
+  const int n = a.n;
+  Sweep* sweeps = reinterpret_cast<Sweep*>(scratch);
+  V* memory = reinterpret_cast<V*>(scratch + sweep_bytes(n));
+  const bool vectors = a.V != nullptr || a.F != nullptr;
+  Block<T> block[G];
+  Tridiagonal<T> tridiagonal[G];
+  for (int g = 0; g < G; ++g) {
+    Block<T>& b = block[g];
+    V* p = memory + g * block_vectors(n);
+    b.S = p;
+    b.Z = b.S + n * n;
+    b.d = b.Z + n * n;
+    b.e = b.d + n;
+    b.tau = b.e + n;
+    b.work = b.tau + n;
+    b.rotations = b.work + n;
+    load_matrices<T>(a, Lanes<T>(first + g, a.batch), b);
+    tridiagonalize<T>(b.S, n, b.d, b.e, b.tau, b.work);
+    if (vectors) form_q_transposed<T>(b.S, n, b.tau, b.Z);
+    tridiagonal[g] = {b.d, b.e, b.Z, b.rotations};
+  }
+  Mask<T> failed[G];
+  if (vectors)
+    implicit_ql<T, G, true>(tridiagonal, n, sweeps, failed);
+  else
+    implicit_ql<T, G, false>(tridiagonal, n, sweeps, failed);
+  for (int g = 0; g < G; ++g) {
+    block[g].failed = failed[g];
+    finish_block<T>(a, Lanes<T>(first + g, a.batch), block[g]);
+  }
+}
+
+template <class T>
+static void spectral_blocks(const SpectralArgs& a, int64_t first, int64_t last, void* scratch) {
+  char* memory = static_cast<char*>(scratch);
+  // Small batches are worth more as separate blocks on separate threads.
+  const bool many = a.batch >= 4 * Simd<T>::lanes;
+  const int G = many ? group_size(a.n) : 1;
+  while (first < last) {
+    if (G == 2 && last - first >= 2) {
+      spectral_group<T, 2>(a, first, memory);
+      first += 2;
+    } else {
+      spectral_group<T, 1>(a, first, memory);
+      first += 1;
+    }
+  }
+}
+
+// D = V (K o (V^T sym(E) V)) V^T
+template <class T>
+static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, void* scratch) {
+  using V = Vec<T>;
+  const int n = a.n;
+  const int64_t nn = (int64_t)n * n;
+  V* X = static_cast<V*>(scratch);
+  V* Y = X + n * n;
+  V* U = Y + n * n;
+  V* w = U + n * n;
+  Prepared<T>* prepared = reinterpret_cast<Prepared<T>*>(w + n);
+  for (int64_t block = first; block < last; ++block) {
+    Lanes<T> lanes(block, a.batch);
+    load_block<T>(static_cast<const T*>(a.E), nn, n * n, lanes, X);
+    load_block<T>(static_cast<const T*>(a.V), nn, n * n, lanes, U);
+    if (a.w != nullptr) load_block<T>(static_cast<const T*>(a.w), n, n, lanes, w);
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j) {
+        V x = X[i * n + j];
+        x = fma(X[j * n + i] - x, set(T(0.5)), x);
+        X[i * n + j] = x;
+        X[j * n + i] = x;
+      }
+    product<T>(Y, n, {X, n, 1}, {U, n, 1}, false);  // E V
+    product<T>(X, n, {U, n, 1}, {Y, n, 1}, true);   // V^T E V
+    scale_by_differences<T>(a.f, lanes, n, w, prepared, X, Y);
+    mirror<T>(X, n);
+    product<T>(Y, n, {X, n, 1}, {U, 1, n}, false);  // M V^T
+    product<T>(X, n, {U, 1, n}, {Y, n, 1}, true);   // V M V^T
+    mirror<T>(X, n);
+    store_block<T>(static_cast<T*>(a.D), nn, n * n, lanes, X);
+  }
+}
+
+// F = V diag(f(w)) V^T
+template <class T>
+static void compose_blocks(const ComposeArgs& a, int64_t first, int64_t last, void* scratch) {
+  using V = Vec<T>;
+  const int n = a.n;
+  const int64_t nn = (int64_t)n * n;
+  V* X = static_cast<V*>(scratch);
+  V* Y = X + n * n;
+  V* U = Y + n * n;
+  V* w = U + n * n;
+  V* f = w + n;
+  for (int64_t block = first; block < last; ++block) {
+    Lanes<T> lanes(block, a.batch);
+    load_block<T>(static_cast<const T*>(a.V), nn, n * n, lanes, U);
+    if (a.w != nullptr) load_block<T>(static_cast<const T*>(a.w), n, n, lanes, w);
+    values<T>(a.f, lanes, n, w, f);
+    outer_products<T>(f, U, 1, n, n, Y, X);
+    store_block<T>(static_cast<T*>(a.F), nn, n * n, lanes, X);
+  }
+}
+
+}  // namespace LK_ISA
+}  // namespace lk
