@@ -25,7 +25,7 @@ from linalg_kernels.backends import torch as reference
 from linalg_kernels.cholesky import cholesky_ex
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
-from linalg_kernels.transforms import batch_first, inspect
+from linalg_kernels.transforms import batch_first, inspect, read
 
 Gradient = Literal["implicit", "unroll", "detach"]
 
@@ -99,6 +99,11 @@ def _check_weights(weights: Tensor) -> None:
         raise ValueError("weights must be finite and >= 0, with a positive sum")
 
 
+def worst(values: Tensor) -> float | None:
+    """The largest of nonnegative `values`, NaN if one is; None where it cannot be read."""
+    return read(values.detach().amax()) if values.numel() else 0.0
+
+
 def check_definite(X: Tensor, residual: float, name: str) -> None:
     """LinAlgError naming the matrix of X that is not positive definite, if that is the reason."""
     if math.isnan(residual):
@@ -154,8 +159,8 @@ def seen_from(equation: Equation, M: Tensor, X: Tensor) -> _At:
 
 
 _CG_LIMIT = 200
-# While a graph is traced the count is fixed; it reaches rounding on spreads up to about 1e3.
-_CG_TRACED = 30
+# The count where no value can be read; it reaches rounding on spreads up to about 1e3.
+_CG_BLIND = 30
 
 
 def _apply_hessian(V: Tensor, kernel: Tensor, S: Tensor) -> Tensor:
@@ -169,8 +174,9 @@ def _squared(S: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(V: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
-    """Z with H[Z] = R, to rounding."""
-    reading = errors.can_read(R)
+    """Z with H[Z] = herm(R), to rounding."""
+    # H is definite on Hermitian matrices alone: a skew rest of R could never be removed.
+    R = reference.hermitian(R)
     # Scaled to the size of one, so that squares neither overflow nor vanish.
     size = R.abs().amax((-2, -1), keepdim=True)
     size = torch.where(size > 0, size, 1)
@@ -178,8 +184,9 @@ def _conjugate_gradients(V: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
     Z = torch.zeros_like(R)
     rr = _squared(residual)
     target = torch.finfo(R.dtype).eps ** 2 * rr
-    for _ in range(_CG_LIMIT if reading else _CG_TRACED):
-        if reading and not bool((rr > target).any()):
+    for done in range(_CG_LIMIT):
+        unsolved = read((rr > target).any())
+        if unsolved == 0 or (unsolved is None and done == _CG_BLIND):
             break
         image = _apply_hessian(V, kernel, direction)
         curvature = (direction.conj() * image).real.sum((-2, -1))
@@ -209,7 +216,7 @@ class _SolveHessian(Function):
     @staticmethod
     @full_precision
     def backward(ctx, G):
-        return _solve_hessian(reference.hermitian(G), *ctx.saved_tensors), None, None
+        return _solve_hessian(G, *ctx.saved_tensors), None, None
 
     @staticmethod
     def vmap(info, dims, R, V, kernel):
@@ -220,7 +227,38 @@ class _SolveHessianEager(_SolveHessian):
     @staticmethod
     @full_precision
     def jvp(ctx, dR, *_):
-        return _solve_hessian(reference.hermitian(dR), *ctx.saved_tensors)
+        return _solve_hessian(dR, *ctx.saved_tensors)
+
+
+class _SolveConstant(Function):
+    """The solution of `_SolveHessian` as a constant."""
+
+    @staticmethod
+    def forward(R, V, kernel):
+        return _conjugate_gradients(V, kernel, R)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx, _):  # noqa: ARG004
+        return None, None, None
+
+    @staticmethod
+    def vmap(info, dims, R, V, kernel):
+        return _solve_constant(*batch_first(info.batch_size, dims, (R, V, kernel))), 0
+
+
+class _SolveConstantEager(_SolveConstant):
+    @staticmethod
+    def jvp(ctx, *_):  # noqa: ARG004
+        return None
+
+
+def _solve_constant(R: Tensor, V: Tensor, kernel: Tensor) -> Tensor:
+    rule = _SolveConstant if torch.compiler.is_compiling() else _SolveConstantEager
+    return rule.apply(R, V, kernel)
 
 
 def _solve_hessian(R: Tensor, V: Tensor, kernel: Tensor) -> Tensor:
@@ -232,8 +270,8 @@ def _invert(at: _At, weights: Tensor, R: Tensor) -> Tensor:
     """H^-1[R], differentiable once more: a constant solution and one exact correction of it."""
     w = at.w
     kernel = at.equation.kernel(w[..., :, None], w[..., None, :])
-    kernel = weights.detach()[..., None, None] * kernel
-    constant = _solve_hessian(R.detach(), at.V, kernel)
+    kernel = weights[..., None, None] * kernel
+    constant = _solve_constant(R, at.V, kernel)
     return constant + _solve_hessian(R - at.hessian(weights, constant), at.V, kernel)
 
 

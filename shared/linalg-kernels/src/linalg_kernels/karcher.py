@@ -17,7 +17,6 @@ from linalg_kernels.barycenter import Equation, Gradient, MeanInfo, Stopping
 from linalg_kernels.cholesky import cholesky_ex, triangular_congruence
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.spectral import expm
-from linalg_kernels.transforms import can_iterate_on
 
 
 def _look_back(L: Tensor, E: Tensor) -> Tensor:
@@ -75,7 +74,6 @@ def _descend(
     steps of different iterates may be compared entry by entry, and B^-1 costs no solve.
     """
     M = (weights[..., None, None] * X).sum(-3) if init is None else init.expand_as(X[..., 0, :, :])
-    reading = can_iterate_on(X) and can_iterate_on(weights)
     if max_iter == 0:
         return M, MeanInfo(0, math.inf, False)
     root_n = math.sqrt(X.shape[-1])
@@ -89,9 +87,9 @@ def _descend(
         frame = B_inv[..., None, :, :]
         logs, w, _ = daleckii_krein.spectral(frame @ X @ frame.mH, None, scalar.LOG, True, False)
         J = (weights[..., None, None] * logs).sum(-3)
-        if reading:
-            norms = torch.linalg.matrix_norm(J.detach())
-            residual = float(norms.max()) / root_n if norms.numel() else 0.0
+        found = barycenter.worst(torch.linalg.matrix_norm(J) / root_n)
+        if found is not None:
+            residual = found
             barycenter.check_definite(X, residual, "karcher_mean")
             if stop(residual):
                 return reference.hermitian(B @ B.mH), MeanInfo(done, residual, residual <= tol)

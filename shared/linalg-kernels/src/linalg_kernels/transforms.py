@@ -58,12 +58,12 @@ def inspect(T: Tensor, look: Callable[[Tensor], None]) -> Tensor:
     return T
 
 
-def can_iterate_on(T: Tensor) -> bool:
-    """Whether a loop may stop by the values of T: not while tracing, nor under vmap."""
-    if not errors.can_read(T):
-        return False
-    while torch._C._functorch.is_functorch_wrapped_tensor(T):
-        if torch._C._functorch.is_batchedtensor(T):
-            return False
-        T = torch._C._functorch.get_unwrapped(T)
-    return True
+def read(value: Tensor) -> float | None:
+    """The number in a one-element tensor, or None where tracing or vmap hides it."""
+    if not errors.can_read(value):
+        return None
+    try:
+        return float(value)
+    except RuntimeError:
+        # vmap refuses to give one number for a batch of them.
+        return None

@@ -14,7 +14,6 @@ from linalg_kernels import barycenter, scalar
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.barycenter import Equation, Gradient, MeanInfo, Stopping
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import can_iterate_on
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -35,18 +34,16 @@ _EQUATION = Equation(
 def _iterate(X: Tensor, weights: Tensor, max_iter: int, tol: float) -> tuple[Tensor, MeanInfo]:
     """M <- L^-H (Σ w_i Y_i^1/2)² L^-1 (Álvarez-Esteban et al. 2016), from the arithmetic mean."""
     M = (weights[..., None, None] * X).sum(-3)
-    reading = can_iterate_on(X) and can_iterate_on(weights)
     stop = Stopping(tol)
     residual = math.inf
     for done in range(max_iter):
         at = barycenter.seen_from(_EQUATION, M, X)
         root = (weights[..., None, None] * at.fY).sum(-3)
-        if reading:
-            gram = at.L.mH @ at.L
-            error = torch.linalg.matrix_norm((root - gram).detach())
-            residual = (
-                float((error / torch.linalg.matrix_norm(gram.detach())).max()) if M.numel() else 0.0
-            )
+        gram = at.L.mH @ at.L
+        error = torch.linalg.matrix_norm(root - gram) / torch.linalg.matrix_norm(gram)
+        found = barycenter.worst(error)
+        if found is not None:
+            residual = found
             barycenter.check_definite(X, residual, "wasserstein_mean")
             if stop(residual):
                 return M, MeanInfo(done, residual, residual <= tol)
