@@ -150,7 +150,7 @@ class _Rehearsal:
             return
         dist = self.work / "dist" / f"{name}-{member.version}"
         made = build(member, dist, root=tree, echo=echo)
-        files = [file for file in (made.sdist, made.wheel) if file is not None]
+        files = [made.sdist, made.wheel]
         if made.native:
             files.append(build(member, dist, root=tree, pure=True, echo=echo).wheel)
         upload = ["uv", "publish", "--quiet", "--publish-url", self.index.upload_url]

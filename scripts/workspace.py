@@ -28,6 +28,8 @@ class Member:
     extras: Mapping[str, tuple[Requirement, ...]]
     commands: tuple[str, ...]
     """Names of the console scripts."""
+    native: bool = False
+    """Whether it is built with a native library, by scikit-build-core."""
 
     @property
     def import_name(self) -> str:
@@ -48,7 +50,8 @@ class Member:
 
 def read_member(folder: Path) -> Member:
     """Read one member's declaration from `folder/pyproject.toml`."""
-    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    declaration = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    project = declaration["project"]
     return Member(
         name=canonicalize_name(project["name"]),
         version=Version(project["version"]),
@@ -59,6 +62,7 @@ def read_member(folder: Path) -> Member:
             for extra, requirements in project.get("optional-dependencies", {}).items()
         },
         commands=tuple(project.get("scripts", {})),
+        native=declaration["build-system"]["build-backend"].startswith("scikit_build_core"),
     )
 
 
