@@ -109,7 +109,7 @@ def test_release_of_a_pure_member(member):
     with pytest.raises(ToolError, match=r"a release of down 0.1.0 lacks \['any platform'\]"):
         check_release(member, files[1:])
     native = write_wheel(member, "py3-none-win_amd64", NATIVE_FILES)
-    with pytest.raises(ToolError, match="py3-none-win_amd64.whl is no part of a release of down"):
+    with pytest.raises(ToolError, match=r"py3-none-win_amd64.whl is no part of a release of down"):
         check_release(member, [*files, native])
 
 
@@ -123,7 +123,7 @@ def test_release_of_a_member_with_a_native_library(member):
     with pytest.raises(ToolError, match=r"lacks \['Linux aarch64'\]"):
         check_release(member, [file for file in files if "aarch64" not in file.name])
     local = write_wheel(member, "py3-none-linux_x86_64", NATIVE_FILES)
-    with pytest.raises(ToolError, match="linux_x86_64.whl is no part of a release"):
+    with pytest.raises(ToolError, match=r"linux_x86_64.whl is no part of a release"):
         check_release(member, [local, *files[1:]])
     with pytest.raises(ToolError, match="or is there twice"):
         check_release(member, [*files, files[0]])
