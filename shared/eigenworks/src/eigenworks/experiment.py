@@ -34,7 +34,7 @@ with an interval; a row's own `interval` is shown when there is a single value.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from eigenworks.dataset import DataSet
 from eigenworks.plots import Plot
@@ -122,7 +122,7 @@ class Trial:
     """
 
     seed: int
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, Any]
     threads: int = 1
     progress: Callable[[float, str], None] = _no_progress
 

@@ -272,7 +272,7 @@ def _picture(plot: Picture) -> str:
     scale = max(1, min(WIDTH // width, 320 // height))
     return (
         f'<img class="picture" alt="{escape(plot.title)}" width="{width * scale}" '
-        f'height="{height * scale}" src="data:image/png;base64,{data}">'
+        f'height="{height * scale}" src="data:image/png;base64,{data}"/>'
     )
 
 
