@@ -60,15 +60,45 @@ struct Lanes {
   int64_t matrix(int lane) const { return first + (lane < count ? lane : count - 1); }
 };
 
-// S[e] <- element e of every lane's matrix, e = 0 .. size-1.
+// Distance between the rows of an n x n matrix in a block, in vectors. A row of
+// cache lines that is a multiple of a power of two would put whole columns into
+// the same few sets of the cache.
+constexpr int leading(int n) { return n % 4 == 0 ? n + 1 : n; }
+constexpr size_t matrix_vectors(int n) { return (size_t)n * leading(n); }
+
+// Walks over the elements of a rows x columns matrix in memory order and says
+// where each lies in a block.
+struct Walk {
+  int columns, gap, column, position;
+
+  Walk(int columns_, int ld, int element)
+      : columns(columns_), gap(ld - columns_), column(element % columns_),
+        position(element / columns_ * ld + column) {}
+  int next() {
+    int here = position++;
+    if (++column == columns) {
+      column = 0;
+      position += gap;
+    }
+    return here;
+  }
+};
+
+// S <- the rows x columns matrices of the block's lanes, `stride` numbers apart
+// in memory.
 template <class T>
-static void load_block(const T* base, int64_t stride, int size, Lanes<T> lanes, Vec<T>* S) {
+static void load_block(const T* base, int64_t stride, int rows, int columns, int ld,
+                       Lanes<T> lanes, Vec<T>* S) {
   constexpr int W = Simd<T>::lanes;
+  const int size = rows * columns;
   const T* p[W];
   for (int l = 0; l < W; ++l) p[l] = base + lanes.matrix(l) * stride;
   if (size < W) {
-    for (int e = 0; e < size; ++e)
-      for (int l = 0; l < W; ++l) S[e][l] = p[l][e];
+    Walk walk(columns, ld, 0);
+    for (int e = 0; e < size; ++e) {
+      Vec<T>& s = S[walk.next()];
+      for (int l = 0; l < W; ++l) s[l] = p[l][e];
+    }
     return;
   }
   for (int e = 0; e < size; e += W) {
@@ -76,29 +106,54 @@ static void load_block(const T* base, int64_t stride, int size, Lanes<T> lanes, 
     Vec<T> r[W];
     for (int l = 0; l < W; ++l) r[l] = load<T>(p[l] + e);
     transpose<T>(r);
-    for (int i = 0; i < W; ++i) S[e + i] = r[i];
+    Walk walk(columns, ld, e);
+    for (int i = 0; i < W; ++i) S[walk.next()] = r[i];
   }
 }
 
 // The inverse; lanes beyond the batch are not written.
 template <class T>
-static void store_block(T* base, int64_t stride, int size, Lanes<T> lanes, const Vec<T>* S) {
+static void store_block(T* base, int64_t stride, int rows, int columns, int ld, Lanes<T> lanes,
+                        const Vec<T>* S) {
   constexpr int W = Simd<T>::lanes;
+  const int size = rows * columns;
   T* p[W];
   for (int l = 0; l < W; ++l) p[l] = base + lanes.matrix(l) * stride;
   if (size < W) {
-    for (int e = 0; e < size; ++e)
-      for (int l = 0; l < lanes.count; ++l) p[l][e] = S[e][l];
+    Walk walk(columns, ld, 0);
+    for (int e = 0; e < size; ++e) {
+      const Vec<T>& s = S[walk.next()];
+      for (int l = 0; l < lanes.count; ++l) p[l][e] = s[l];
+    }
     return;
   }
   for (int e = 0; e < size; e += W) {
     if (e > size - W) e = size - W;
     Vec<T> r[W];
-    for (int i = 0; i < W; ++i) r[i] = S[e + i];
+    Walk walk(columns, ld, e);
+    for (int i = 0; i < W; ++i) r[i] = S[walk.next()];
     transpose<T>(r);
     for (int l = 0; l < W; ++l)
       if (l < lanes.count) store<T>(p[l] + e, r[l]);
   }
+}
+
+// Whole matrices (n x n) and vectors (n) of a contiguous batch.
+template <class T>
+static void load_square(const void* base, int64_t stride, int n, Lanes<T> lanes, Vec<T>* S) {
+  load_block<T>(static_cast<const T*>(base), stride, n, n, leading(n), lanes, S);
+}
+template <class T>
+static void store_square(void* base, int n, Lanes<T> lanes, const Vec<T>* S) {
+  store_block<T>(static_cast<T*>(base), (int64_t)n * n, n, n, leading(n), lanes, S);
+}
+template <class T>
+static void load_row(const void* base, int n, Lanes<T> lanes, Vec<T>* x) {
+  load_block<T>(static_cast<const T*>(base), n, 1, n, n, lanes, x);
+}
+template <class T>
+static void store_row(void* base, int n, Lanes<T> lanes, const Vec<T>* x) {
+  store_block<T>(static_cast<T*>(base), n, 1, n, n, lanes, x);
 }
 
 }  // namespace LK_ISA

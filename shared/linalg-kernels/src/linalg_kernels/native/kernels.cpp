@@ -12,17 +12,17 @@ namespace LK_ISA {
 
 template <class T>
 static void cholesky_blocks(const CholeskyArgs& a, int64_t first, int64_t last, void* scratch) {
-  const int n = a.n;
+  const int n = a.n, ld = leading(n);
   const int64_t nn = (int64_t)n * n;
   Vec<T>* S = static_cast<Vec<T>*>(scratch);
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_block<T>(static_cast<const T*>(a.A), nn, n * n, lanes, S);
+    load_square<T>(a.A, nn, n, lanes, S);
     Mask<T> failed_at = cholesky<T>(S, n);
-    if (any(failed_at != 0)) fill<T>(S, n * n, (Mask<T>)(failed_at != 0), not_a_number<T>());
+    if (any(failed_at != 0)) fill<T>(S, n * ld, (Mask<T>)(failed_at != 0), not_a_number<T>());
     for (int i = 0; i < n; ++i)
-      for (int j = i + 1; j < n; ++j) S[i * n + j] = Vec<T>{};
-    store_block<T>(static_cast<T*>(a.L), nn, n * n, lanes, S);
+      for (int j = i + 1; j < n; ++j) S[i * ld + j] = Vec<T>{};
+    store_square<T>(a.L, n, lanes, S);
     for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)failed_at[l];
   }
 }
@@ -33,14 +33,14 @@ static void cholesky_adjoint_blocks(const CholeskyAdjointArgs& a, int64_t first,
   const int n = a.n;
   const int64_t nn = (int64_t)n * n;
   Vec<T>* L = static_cast<Vec<T>*>(scratch);
-  Vec<T>* G = L + n * n;
-  Vec<T>* P = G + n * n;
+  Vec<T>* G = L + matrix_vectors(n);
+  Vec<T>* P = G + matrix_vectors(n);
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_block<T>(static_cast<const T*>(a.L), nn, n * n, lanes, L);
-    load_block<T>(static_cast<const T*>(a.G), nn, n * n, lanes, G);
-    cholesky_adjoint<T>(L, G, P, n, P + n * n);
-    store_block<T>(static_cast<T*>(a.gA), nn, n * n, lanes, G);
+    load_square<T>(a.L, nn, n, lanes, L);
+    load_square<T>(a.G, nn, n, lanes, G);
+    cholesky_adjoint<T>(L, G, P, n, P + matrix_vectors(n));
+    store_square<T>(a.gA, n, lanes, G);
   }
 }
 
@@ -48,29 +48,29 @@ static void cholesky_adjoint_blocks(const CholeskyAdjointArgs& a, int64_t first,
 template <class T>
 static void congruence_blocks(const CongruenceArgs& a, int64_t first, int64_t last,
                               void* scratch) {
-  const int n = a.n;
+  const int n = a.n, ld = leading(n);
   const int64_t nn = (int64_t)n * n;
   Vec<T>* L = static_cast<Vec<T>*>(scratch);
-  Vec<T>* X = L + n * n;
-  Vec<T>* inverse = X + n * n;
+  Vec<T>* X = L + matrix_vectors(n);
+  Vec<T>* inverse = X + matrix_vectors(n);
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_block<T>(static_cast<const T*>(a.L), a.L_stride, n * n, lanes, L);
-    load_block<T>(static_cast<const T*>(a.X), nn, n * n, lanes, X);
+    load_square<T>(a.L, a.L_stride, n, lanes, L);
+    load_square<T>(a.X, nn, n, lanes, X);
     Vec<T> size, difference, finite;
     fold<T>(X, n, true, size, difference, finite);
     mirror<T>(X, n);
     invert_diagonal<T>(L, n, inverse);
-    forward_substitute<T>(L, inverse, n, X, n, 1);
-    forward_substitute<T>(L, inverse, n, X, 1, n);
+    forward_substitute<T>(L, inverse, n, X, ld, 1);
+    forward_substitute<T>(L, inverse, n, X, 1, ld);
     mirror<T>(X, n);
-    store_block<T>(static_cast<T*>(a.Y), nn, n * n, lanes, X);
+    store_square<T>(a.Y, n, lanes, X);
   }
 }
 
 static size_t scratch_bytes(int n) {
   size_t spectral = sweep_bytes(n) + group_size(n) * block_vectors(n) * kBytes;
-  size_t others = (3 * (size_t)n * n + 3 * n) * kBytes + n * sizeof(Prepared<double>);
+  size_t others = (3 * matrix_vectors(n) + 3 * n) * kBytes + n * sizeof(Prepared<double>);
   return spectral > others ? spectral : others;
 }
 

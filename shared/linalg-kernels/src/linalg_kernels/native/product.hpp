@@ -2,7 +2,7 @@
 // order of access is as good as another and transposes cost nothing.
 #pragma once
 
-#include "simd.hpp"
+#include "block.hpp"
 
 namespace lk {
 namespace LK_ISA {
@@ -16,7 +16,7 @@ struct Operand {
 };
 
 template <class T, int MR, int NR>
-static void product_tile(Vec<T>* C, int n, int K, const Vec<T>* A, int a_row, int a_column,
+static void product_tile(Vec<T>* C, int ld, int K, const Vec<T>* A, int a_row, int a_column,
                          const Vec<T>* B, int b_row, int b_column) {
   Vec<T> acc[MR][NR];
   for (int a = 0; a < MR; ++a)
@@ -32,7 +32,7 @@ static void product_tile(Vec<T>* C, int n, int K, const Vec<T>* A, int a_row, in
     B += b_row;
   }
   for (int a = 0; a < MR; ++a)
-    for (int b = 0; b < NR; ++b) C[a * n + b] = acc[a][b];
+    for (int b = 0; b < NR; ++b) C[a * ld + b] = acc[a][b];
 }
 
 // C(i, j) = sum_k A(k, i) B(k, j), all n x n. With `lower` only tiles that
@@ -40,9 +40,10 @@ static void product_tile(Vec<T>* C, int n, int K, const Vec<T>* A, int a_row, in
 template <class T>
 static void product(Vec<T>* C, int n, Operand<T> A, Operand<T> B, bool lower) {
   constexpr int R = kRegisters == 32 ? 4 : 2, Q = 4;
+  const int ld = leading(n);
   int i = 0;
 #define LK_TILE(MR, NR) \
-  product_tile<T, MR, NR>(C + i * n + j, n, n, A.at(i), A.row, A.column, B.at(j), B.row, B.column)
+  product_tile<T, MR, NR>(C + i * ld + j, ld, n, A.at(i), A.row, A.column, B.at(j), B.row, B.column)
 #define LK_TILE_ROW(MR)                                \
   {                                                    \
     const int end = lower && i + MR < n ? i + MR : n;  \
@@ -69,8 +70,9 @@ static void product(Vec<T>* C, int n, Operand<T> A, Operand<T> B, bool lower) {
 // Copy the strict lower triangle to the upper one.
 template <class T>
 static void mirror(Vec<T>* S, int n) {
+  const int ld = leading(n);
   for (int i = 0; i < n; ++i)
-    for (int j = 0; j < i; ++j) S[j * n + i] = S[i * n + j];
+    for (int j = 0; j < i; ++j) S[j * ld + i] = S[i * ld + j];
 }
 
 }  // namespace LK_ISA

@@ -11,7 +11,7 @@
 // applied to the eigenvectors later, many sweeps to one panel of columns.
 #pragma once
 
-#include "simd.hpp"
+#include "block.hpp"
 
 namespace lk {
 namespace LK_ISA {
@@ -39,19 +39,19 @@ struct Tridiagonal {
 };
 
 template <class T, int C>
-LK_INLINE void rotate_columns(Vec<T>* Z, int n, const Vec<T>* rotations, const Sweep* sweeps,
+LK_INLINE void rotate_columns(Vec<T>* Z, int ld, const Vec<T>* rotations, const Sweep* sweeps,
                               int count, int block) {
   using V = Vec<T>;
   for (int s = 0; s < count; ++s) {
     if (!sweeps[s].active[block]) continue;
     const V* r = rotations + 2 * sweeps[s].first;
-    V* row = Z + sweeps[s].m * n;
+    V* row = Z + sweeps[s].m * ld;
     V x[C];
     for (int j = 0; j < C; ++j) x[j] = row[j];
     for (int i = sweeps[s].m - 1; i >= sweeps[s].l; --i) {
       V c = r[0], sn = r[1];
       r += 2;
-      V* above = row - n;
+      V* above = row - ld;
       for (int j = 0; j < C; ++j) {
         V y = above[j];
         row[j] = fma(c, x[j], sn * y);
@@ -67,17 +67,18 @@ template <class T>
 static void apply_rotations(Vec<T>* Z, int n, const Vec<T>* rotations, const Sweep* sweeps,
                             int count, int block) {
   constexpr int C = kRegisters == 32 ? 8 : 4;
+  const int ld = leading(n);
   int j = 0;
-  for (; j + C <= n; j += C) rotate_columns<T, C>(Z + j, n, rotations, sweeps, count, block);
+  for (; j + C <= n; j += C) rotate_columns<T, C>(Z + j, ld, rotations, sweeps, count, block);
   if (C == 8 && j + 4 <= n) {
-    rotate_columns<T, 4>(Z + j, n, rotations, sweeps, count, block);
+    rotate_columns<T, 4>(Z + j, ld, rotations, sweeps, count, block);
     j += 4;
   }
   if (j + 2 <= n) {
-    rotate_columns<T, 2>(Z + j, n, rotations, sweeps, count, block);
+    rotate_columns<T, 2>(Z + j, ld, rotations, sweeps, count, block);
     j += 2;
   }
-  if (j < n) rotate_columns<T, 1>(Z + j, n, rotations, sweeps, count, block);
+  if (j < n) rotate_columns<T, 1>(Z + j, ld, rotations, sweeps, count, block);
 }
 
 // What a lane carries from one rotation of a sweep to the next.
@@ -265,6 +266,7 @@ static void implicit_ql(Tridiagonal<T>* t, int n, Sweep* sweeps, Mask<T>* failed
 template <class T>
 static void sort_eigenvalues(Vec<T>* d, Vec<T>* Z, int n) {
   using V = Vec<T>;
+  const int ld = leading(n);
   int width = 1;
   while (width < n) width *= 2;
   for (int p = width / 2; p > 0; p /= 2) {
@@ -278,7 +280,7 @@ static void sort_eigenvalues(Vec<T>* d, Vec<T>* Z, int n) {
         d[i] = select(swap, b, a);
         d[i + step] = select(swap, a, b);
         if (Z == nullptr) continue;
-        V *x = Z + i * n, *y = Z + (i + step) * n;
+        V *x = Z + i * ld, *y = Z + (i + step) * ld;
         for (int j = 0; j < n; ++j) {
           V u = x[j], v = y[j];
           x[j] = select(swap, v, u);

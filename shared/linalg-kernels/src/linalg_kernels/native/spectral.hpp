@@ -21,9 +21,10 @@ constexpr int group_size(int n) { return n <= 32 ? 2 : 1; }
 // Vectors of scratch for one block of the spectral kernel. Where rotations
 // waited, an n x n product finds its place afterwards.
 constexpr size_t rotation_vectors(int n) {
-  return 2 * rotation_capacity(n) > n * n ? 2 * (size_t)rotation_capacity(n) : (size_t)n * n;
+  const size_t needed = 2 * (size_t)rotation_capacity(n), product = matrix_vectors(n);
+  return needed > product ? needed : product;
 }
-constexpr size_t block_vectors(int n) { return 2 * (size_t)n * n + 4 * n + rotation_vectors(n); }
+constexpr size_t block_vectors(int n) { return 2 * matrix_vectors(n) + 4 * n + rotation_vectors(n); }
 constexpr size_t sweep_bytes(int n) {
   return (sizeof(Sweep) * (size_t)sweep_capacity(n) + 63) / 64 * 64;
 }
@@ -42,14 +43,15 @@ template <class T>
 static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& difference,
                  Vec<T>& finite) {
   using V = Vec<T>;
+  const int ld = leading(n);
   size = difference = finite = V{};
   for (int i = 0; i < n; ++i) {
     for (int j = 0; j < i; ++j) {
-      V a = S[i * n + j];
+      V a = S[i * ld + j];
       V magnitude = abs(a);
       if (symmetrize) {
-        V b = S[j * n + i], change = b - a;
-        S[i * n + j] = fma(change, set(T(0.5)), a);
+        V b = S[j * ld + i], change = b - a;
+        S[i * ld + j] = fma(change, set(T(0.5)), a);
         difference = max(abs(change), difference);
         magnitude = max(abs(b), magnitude);
         finite = fma(change, V{}, finite);
@@ -57,7 +59,7 @@ static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& differ
       finite = fma(a, V{}, finite);
       size = max(magnitude, size);
     }
-    V a = S[i * n + i];
+    V a = S[i * ld + i];
     finite = fma(a, V{}, finite);
     size = max(abs(a), size);
   }
@@ -66,10 +68,11 @@ static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& differ
 // Largest entry of the lower triangle of S; NaN or Inf shows in `finite`.
 template <class T>
 static void measure(const Vec<T>* S, int n, Vec<T>& size, Vec<T>& finite) {
+  const int ld = leading(n);
   for (int i = 0; i < n; ++i)
     for (int j = 0; j <= i; ++j) {
-      finite = fma(S[i * n + j], Vec<T>{}, finite);
-      size = max(abs(S[i * n + j]), size);
+      finite = fma(S[i * ld + j], Vec<T>{}, finite);
+      size = max(abs(S[i * ld + j]), size);
     }
 }
 
@@ -88,17 +91,17 @@ template <class T>
 static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   using V = Vec<T>;
   const int n = a.n;
-  const int64_t nn = (int64_t)n * n;
+  const int ld = leading(n);
   V size, difference, finite;
-  load_block<T>(static_cast<const T*>(a.A), nn, n * n, lanes, b.S);
+  load_square<T>(a.A, (int64_t)n * n, n, lanes, b.S);
   fold<T>(b.S, n, a.symmetrize, size, difference, finite);
   b.asymmetry = select(size > V{}, difference / size, V{});
   if (a.L != nullptr) {
     mirror<T>(b.S, n);
-    load_block<T>(static_cast<const T*>(a.L), a.L_stride, n * n, lanes, b.Z);
+    load_square<T>(a.L, a.L_stride, n, lanes, b.Z);
     invert_diagonal<T>(b.Z, n, b.work);
-    forward_substitute<T>(b.Z, b.work, n, b.S, n, 1);
-    forward_substitute<T>(b.Z, b.work, n, b.S, 1, n);
+    forward_substitute<T>(b.Z, b.work, n, b.S, ld, 1);
+    forward_substitute<T>(b.Z, b.work, n, b.S, 1, ld);
     size = V{};
     measure<T>(b.S, n, size, finite);
   }
@@ -108,12 +111,12 @@ static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   if (any(b.not_finite)) {
     for (int i = 0; i < n; ++i)
       for (int j = 0; j <= i; ++j)
-        b.S[i * n + j] = select(b.not_finite, V{}, b.S[i * n + j]);
+        b.S[i * ld + j] = select(b.not_finite, V{}, b.S[i * ld + j]);
     down = select(b.not_finite, set(T(1)), down);
     b.scale_back = select(b.not_finite, set(T(1)), b.scale_back);
   }
   for (int i = 0; i < n; ++i)
-    for (int j = 0; j <= i; ++j) b.S[i * n + j] *= down;
+    for (int j = 0; j <= i; ++j) b.S[i * ld + j] *= down;
 }
 
 template <class T>
@@ -145,7 +148,7 @@ static void values(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w
     case kInvSqrt: return values_of<T, kInvSqrt>(f, lanes, n, w, y);
     case kInverse: return values_of<T, kInverse>(f, lanes, n, w, y);
     case kPower: return values_of<T, kPower>(f, lanes, n, w, y);
-    case kTable: return load_block<T>(static_cast<const T*>(f.table), n, n, lanes, y);
+    case kTable: return load_row<T>(f.table, n, lanes, y);
     default: return values_of<T, kIdentity>(f, lanes, n, w, y);
   }
 }
@@ -154,6 +157,7 @@ static void values(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w
 template <class T, int kind>
 static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
                                     Prepared<T>* prepared, Vec<T>* M) {
+  const int ld = leading(n);
   Exponent<T> e{};
   if constexpr (kind == kPower) e = exponent<T>(load_lanes<T>(static_cast<const T*>(f.table), lanes));
   const bool floored = f.floor > -__builtin_inf();
@@ -171,13 +175,14 @@ static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, int n
         // f may be singular at the floor, where the derivative is 0 all the same.
         K = select(share == Vec<T>{}, share, K * share);
       }
-      M[i * n + j] *= K;
+      M[i * ld + j] *= K;
     }
 }
 
 template <class T>
 static void scale_by_differences(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
                                  Prepared<T>* prepared, Vec<T>* M, Vec<T>* table) {
+  const int ld = leading(n);
   switch (f.kind) {
     case kLog: return scale_by_differences_of<T, kLog>(f, lanes, n, w, prepared, M);
     case kExp: return scale_by_differences_of<T, kExp>(f, lanes, n, w, prepared, M);
@@ -186,22 +191,23 @@ static void scale_by_differences(const FunctionArgs& f, Lanes<T> lanes, int n, c
     case kInverse: return scale_by_differences_of<T, kInverse>(f, lanes, n, w, prepared, M);
     case kPower: return scale_by_differences_of<T, kPower>(f, lanes, n, w, prepared, M);
     case kTable:
-      load_block<T>(static_cast<const T*>(f.table), (int64_t)n * n, n * n, lanes, table);
+      load_square<T>(f.table, (int64_t)n * n, n, lanes, table);
       for (int i = 0; i < n; ++i)
-        for (int j = 0; j <= i; ++j) M[i * n + j] *= table[i * n + j];
+        for (int j = 0; j <= i; ++j) M[i * ld + j] *= table[i * ld + j];
       return;
     default: return scale_by_differences_of<T, kIdentity>(f, lanes, n, w, prepared, M);
   }
 }
 
 // F = sum_k f_k z_k z_k^T; element i of z_k is Z[k*row + i*column]. `work`
-// holds n*n vectors.
+// holds a matrix.
 template <class T>
 static void outer_products(const Vec<T>* f, const Vec<T>* Z, int row, int column, int n,
                            Vec<T>* work, Vec<T>* F) {
+  const int ld = leading(n);
   for (int k = 0; k < n; ++k)
-    for (int i = 0; i < n; ++i) work[k * n + i] = f[k] * Z[k * row + i * column];
-  product<T>(F, n, {work, n, 1}, {Z, row, column}, true);
+    for (int i = 0; i < n; ++i) work[k * ld + i] = f[k] * Z[k * row + i * column];
+  product<T>(F, n, {work, ld, 1}, {Z, row, column}, true);
   mirror<T>(F, n);
 }
 
@@ -212,25 +218,23 @@ static void fill(Vec<T>* S, int size, Mask<T> where, Vec<T> x) {
 
 template <class T>
 static void finish_block(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
-  using V = Vec<T>;
-  const int n = a.n;
-  const int64_t nn = (int64_t)n * n;
+  const int n = a.n, ld = leading(n);
   for (int i = 0; i < n; ++i) b.d[i] *= b.scale_back;
   if (a.sorted) sort_eigenvalues<T>(b.d, a.V != nullptr || a.F != nullptr ? b.Z : nullptr, n);
   const bool bad = any(b.not_finite);
   if (a.F != nullptr) {
     values<T>(a.f, lanes, n, b.d, b.e);
-    outer_products<T>(b.e, b.Z, n, 1, n, b.rotations, b.S);
-    if (bad) fill<T>(b.S, n * n, b.not_finite, not_a_number<T>());
-    store_block<T>(static_cast<T*>(a.F), nn, n * n, lanes, b.S);
+    outer_products<T>(b.e, b.Z, ld, 1, n, b.rotations, b.S);
+    if (bad) fill<T>(b.S, n * ld, b.not_finite, not_a_number<T>());
+    store_square<T>(a.F, n, lanes, b.S);
   }
   if (bad) fill<T>(b.d, n, b.not_finite, not_a_number<T>());
-  if (a.w != nullptr) store_block<T>(static_cast<T*>(a.w), n, n, lanes, b.d);
+  if (a.w != nullptr) store_row<T>(a.w, n, lanes, b.d);
   if (a.V != nullptr) {
     for (int i = 0; i < n; ++i)
-      for (int j = 0; j < n; ++j) b.S[i * n + j] = b.Z[j * n + i];
-    if (bad) fill<T>(b.S, n * n, b.not_finite, not_a_number<T>());
-    store_block<T>(static_cast<T*>(a.V), nn, n * n, lanes, b.S);
+      for (int j = 0; j < n; ++j) b.S[i * ld + j] = b.Z[j * ld + i];
+    if (bad) fill<T>(b.S, n * ld, b.not_finite, not_a_number<T>());
+    store_square<T>(a.V, n, lanes, b.S);
   }
   Mask<T> info = select(b.not_finite, Mask<T>{} - 1, b.failed);
   for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)info[l];
@@ -253,8 +257,8 @@ static void spectral_group(const SpectralArgs& a, int64_t first, char* scratch) 
     Block<T>& b = block[g];
     V* p = memory + g * block_vectors(n);
     b.S = p;
-    b.Z = b.S + n * n;
-    b.d = b.Z + n * n;
+    b.Z = b.S + matrix_vectors(n);
+    b.d = b.Z + matrix_vectors(n);
     b.e = b.d + n;
     b.tau = b.e + n;
     b.work = b.tau + n;
@@ -296,33 +300,33 @@ static void spectral_blocks(const SpectralArgs& a, int64_t first, int64_t last, 
 template <class T>
 static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, void* scratch) {
   using V = Vec<T>;
-  const int n = a.n;
+  const int n = a.n, ld = leading(n);
   const int64_t nn = (int64_t)n * n;
   V* X = static_cast<V*>(scratch);
-  V* Y = X + n * n;
-  V* U = Y + n * n;
-  V* w = U + n * n;
+  V* Y = X + matrix_vectors(n);
+  V* U = Y + matrix_vectors(n);
+  V* w = U + matrix_vectors(n);
   Prepared<T>* prepared = reinterpret_cast<Prepared<T>*>(w + n);
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_block<T>(static_cast<const T*>(a.E), nn, n * n, lanes, X);
-    load_block<T>(static_cast<const T*>(a.V), nn, n * n, lanes, U);
-    if (a.w != nullptr) load_block<T>(static_cast<const T*>(a.w), n, n, lanes, w);
+    load_square<T>(a.E, nn, n, lanes, X);
+    load_square<T>(a.V, nn, n, lanes, U);
+    if (a.w != nullptr) load_row<T>(a.w, n, lanes, w);
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < i; ++j) {
-        V x = X[i * n + j];
-        x = fma(X[j * n + i] - x, set(T(0.5)), x);
-        X[i * n + j] = x;
-        X[j * n + i] = x;
+        V x = X[i * ld + j];
+        x = fma(X[j * ld + i] - x, set(T(0.5)), x);
+        X[i * ld + j] = x;
+        X[j * ld + i] = x;
       }
-    product<T>(Y, n, {X, n, 1}, {U, n, 1}, false);  // E V
-    product<T>(X, n, {U, n, 1}, {Y, n, 1}, true);   // V^T E V
+    product<T>(Y, n, {X, ld, 1}, {U, ld, 1}, false);  // E V
+    product<T>(X, n, {U, ld, 1}, {Y, ld, 1}, true);   // V^T E V
     scale_by_differences<T>(a.f, lanes, n, w, prepared, X, Y);
     mirror<T>(X, n);
-    product<T>(Y, n, {X, n, 1}, {U, 1, n}, false);  // M V^T
-    product<T>(X, n, {U, 1, n}, {Y, n, 1}, true);   // V M V^T
+    product<T>(Y, n, {X, ld, 1}, {U, 1, ld}, false);  // M V^T
+    product<T>(X, n, {U, 1, ld}, {Y, ld, 1}, true);   // V M V^T
     mirror<T>(X, n);
-    store_block<T>(static_cast<T*>(a.D), nn, n * n, lanes, X);
+    store_square<T>(a.D, n, lanes, X);
   }
 }
 
@@ -330,20 +334,20 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
 template <class T>
 static void compose_blocks(const ComposeArgs& a, int64_t first, int64_t last, void* scratch) {
   using V = Vec<T>;
-  const int n = a.n;
+  const int n = a.n, ld = leading(n);
   const int64_t nn = (int64_t)n * n;
   V* X = static_cast<V*>(scratch);
-  V* Y = X + n * n;
-  V* U = Y + n * n;
-  V* w = U + n * n;
+  V* Y = X + matrix_vectors(n);
+  V* U = Y + matrix_vectors(n);
+  V* w = U + matrix_vectors(n);
   V* f = w + n;
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_block<T>(static_cast<const T*>(a.V), nn, n * n, lanes, U);
-    if (a.w != nullptr) load_block<T>(static_cast<const T*>(a.w), n, n, lanes, w);
+    load_square<T>(a.V, nn, n, lanes, U);
+    if (a.w != nullptr) load_row<T>(a.w, n, lanes, w);
     values<T>(a.f, lanes, n, w, f);
-    outer_products<T>(f, U, 1, n, n, Y, X);
-    store_block<T>(static_cast<T*>(a.F), nn, n * n, lanes, X);
+    outer_products<T>(f, U, 1, ld, n, Y, X);
+    store_square<T>(a.F, n, lanes, X);
   }
 }
 
