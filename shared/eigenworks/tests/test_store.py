@@ -1,7 +1,6 @@
 """Results on disk: whole or not at all."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -96,6 +95,6 @@ def test_a_kill_in_the_middle_leaves_no_half_file(tmp_path: Path) -> None:
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05 + 0.013 * round_)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         assert len(json.loads(path.read_text())) == 300_000
