@@ -11,11 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from distribution import PURE, carries_library, check_sdist, check_wheel, tags_of
 from process import ToolError, fail, run
+from table import show
 from workspace import ROOT, Member, read_workspace, select
 
 # The build backend's settings that leave the native library out.
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             )
     except ToolError as error:
         return fail(error)
-    Console().print(table)
+    show(table)
     return 0
 
 

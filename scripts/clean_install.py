@@ -18,7 +18,6 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from rich.console import Console
 from rich.table import Table
 
 from build import Built, build
@@ -30,6 +29,7 @@ from environment import (
 )
 from process import ToolError, fail, run
 from readme import first_example
+from table import show
 from workspace import ROOT, Member, dependencies_of, read_workspace, select
 
 IMPORT_LIMIT = 0.3
@@ -101,11 +101,12 @@ def clean_install(
         raise ToolError(f"{member.name} pulls experiment data: {sorted(unwanted)}")
 
     seconds = []
+    code = _IMPORT_COST.format(module=member.import_name)
     for attempt in range(_IMPORT_TRIES + 1):
-        code = _IMPORT_COST.format(module=member.import_name)
-        cost = run(environment.interpreter("-c", code), cwd=work, echo=not attempt).stdout
+        cost = run(environment.interpreter("-c", code), cwd=work, echo=False).stdout
         if attempt:  # the first one compiles bytecode
             seconds.append(float(cost))
+    print(f"import {member.import_name}: {1000 * min(seconds):.0f} ms beyond torch")
     if min(seconds) > IMPORT_LIMIT:
         raise ToolError(
             f"import {member.import_name} costs {min(seconds):.2f} s beyond torch; "
@@ -171,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
                 )
             except ToolError as error:
                 errors.append((member.name, error))
-    Console().print(_table(results, errors))
+    show(_table(results, errors))
     for package, error in errors:
         print(f"\n{package}: {error}", file=sys.stderr)
     if arguments.json is not None:
@@ -187,21 +188,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _table(results: list[CleanInstall], errors: list[tuple[str, Exception]]) -> Table:
     table = Table(title="Each member alone in an empty environment")
-    for column in (
-        "package",
-        "wheel",
-        "distributions",
-        "import beyond torch",
-        "README",
-        "commands",
-    ):
+    for column in ("package", "wheel", "installed", "import", "README", "commands"):
         table.add_column(column)
     for result in results:
         table.add_row(
             f"{result.package} {result.version}",
             result.wheel.removesuffix(".whl").split("-", 2)[2],
-            str(result.distributions),
-            f"{1000 * result.import_seconds:.0f} ms",
+            f"{result.distributions} distributions",
+            f"torch + {1000 * result.import_seconds:.0f} ms",
             "example ran" if result.example else "no example yet",
             ", ".join(f"{command} --help" for command in result.commands) or "none",
         )

@@ -18,11 +18,12 @@ PROBE = """
 import importlib, json, sys
 import torch
 heavy = sys.argv[1].split(",")
-before = {name for name in heavy if name in sys.modules}
+present = {name for name in heavy if name in sys.modules}
 found = {}
 for name in sys.argv[2].split(","):
     importlib.import_module(name)
-    found[name] = sorted({one for one in heavy if one in sys.modules} - before)
+    new = {one for one in heavy if one in sys.modules} - present
+    found[name], present = sorted(new), present | new
 print(json.dumps(found))
 """
 
