@@ -66,7 +66,7 @@ def test_wrong_length_names_the_nearest_sizes():
     with pytest.raises(ValueError, match=r"A must be \(\.\.\., n, n\), got \(2, 3\)"):
         vech(torch.zeros(2, 3))
     with pytest.raises(TypeError, match=r"must be a torch\.Tensor"):
-        unvech([1.0])
+        unvech([1.0])  # ty: ignore[invalid-argument-type]
 
 
 def test_every_length_up_to_a_thousand_is_recognised():
