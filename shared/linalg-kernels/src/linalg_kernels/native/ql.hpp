@@ -1,10 +1,12 @@
 // Eigenvalues and eigenvectors of symmetric tridiagonal matrices: implicit QL
 // with Wilkinson's shift, every lane in its own window.
 //
-// A sweep chases a bulge through rows l .. m. All lanes work on the same l, but
-// each starts at its own m (the first row from l on that has split off): a
-// lane started lower would meet a zero off-diagonal entry, lose its shift and
-// stall. Lanes that are not taking part rotate by the identity.
+// A sweep chases a bulge from row m up to row l: l is the first row that has
+// not split off yet, m the next one that has. Both differ from lane to lane. A
+// lane that started below its own m would meet a zero off-diagonal entry, lose
+// its shift and stall; lanes that waited for each other at the same l would
+// need the sweeps of the slowest for every eigenvalue. Outside its window a
+// lane rotates by the identity.
 //
 // The recurrence of a sweep is one long chain of dependent operations, so G
 // blocks run through it side by side. The rotations are written down and
@@ -16,12 +18,12 @@
 namespace lk {
 namespace LK_ISA {
 
-// Sweeps spent on one eigenvalue before a lane is given up.
-constexpr int kSweepLimit = 60;
+// Sweeps before a block is given up, for each eigenvalue.
+constexpr int kSweepLimit = 30;
 constexpr int kMaxGroup = 4;
 
 struct Sweep {
-  int l, m, first;           // rotations of rows i, i+1 for i = m-1 .. l
+  int l, m, first;           // rotations of rows i, i+1 for i = m-1 .. l, from `first` on
   bool active[kMaxGroup];    // blocks that have a lane taking part
 };
 
@@ -81,34 +83,39 @@ static void apply_rotations(Vec<T>* Z, int n, const Vec<T>* rotations, const Swe
   if (j < n) rotate_columns<T, 1>(Z + j, ld, rotations, sweeps, count, block);
 }
 
+// Where a block stands.
+template <class T>
+struct Window {
+  Mask<T> l, m, active;
+};
+
 // What a lane carries from one rotation of a sweep to the next.
 template <class T>
 struct Bulge {
   Vec<T> s, c, p, g;
+  Mask<T> before;  // lanes that ran in the rotation before
 };
 
-// One sweep over G blocks, i = top-1 .. l. With `uniform` every active lane
-// has m = top, so that nobody joins on the way.
-template <class T, int G, bool vectors, bool uniform>
-LK_INLINE void chase(Tridiagonal<T>* t, int l, int top, const Mask<T>* m, Mask<T>* active,
-                     Bulge<T>* bulge, int first) {
+// Part of a sweep over G blocks: i = first .. last, downwards. `recorded` is
+// the place of rotation i = first. With `whole` every active lane is inside
+// its window all the way.
+template <class T, int G, bool vectors, bool whole>
+static void chase(Tridiagonal<T>* t, Window<T>* window, Bulge<T>* bulge, int first, int last,
+                  int recorded) {
   using V = Vec<T>;
   using M = Mask<T>;
   const V tiny = set(Simd<T>::negligible_square);
   const V one = set(T(1));
   Bulge<T> k[G];
-  M before[G];
-  for (int b = 0; b < G; ++b) {
-    k[b] = bulge[b];
-    before[b] = M{};
-  }
-  for (int i = top - 1; i >= l; --i) {
+  for (int b = 0; b < G; ++b) k[b] = bulge[b];
+  for (int i = first; i >= last; --i) {
     V f[G], h[G], x[G];
     M run[G], lost[G];
     M any_lost{};
     for (int b = 0; b < G; ++b) {
+      const Window<T>& at = window[b];
       V e = t[b].e[i];
-      run[b] = uniform ? active[b] : (M)(active[b] & (m[b] > i));
+      run[b] = whole ? at.active : (M)(at.active & (at.m > i) & (at.l <= i));
       f[b] = k[b].s * e;
       h[b] = k[b].c * e;
       x[b] = fma(k[b].g, k[b].g, f[b] * f[b]);
@@ -119,11 +126,12 @@ LK_INLINE void chase(Tridiagonal<T>* t, int l, int top, const Mask<T>* m, Mask<T
       // Both components vanished: the matrix splits here, the lane's sweep
       // ends and the next one starts from the split.
       for (int b = 0; b < G; ++b) {
-        V* d = t[b].d + i + 1;
+        V *d = t[b].d + i + 1, *e = t[b].e + i + 1;
         *d = select(lost[b], *d - k[b].p, *d);
-        if (i + 1 < top) t[b].e[i + 1] = select(lost[b] & before[b], V{}, t[b].e[i + 1]);
-        active[b] &= ~lost[b];
+        *e = select(lost[b] & k[b].before, V{}, *e);
+        window[b].active &= ~lost[b];
         run[b] &= ~lost[b];
+        k[b].before &= ~lost[b];
       }
     }
     for (int b = 0; b < G; ++b) {
@@ -131,42 +139,55 @@ LK_INLINE void chase(Tridiagonal<T>* t, int l, int top, const Mask<T>* m, Mask<T
       V r = x[b] * inverse;
       V s = f[b] * inverse;
       V c = k[b].g * inverse;
-      V d1 = t[b].d[i + 1];
+      V e1 = t[b].e[i + 1], d1 = t[b].d[i + 1];
       V g = d1 - k[b].p;
       V r2 = fma(t[b].d[i] - g, s, T(2) * (c * h[b]));
       V p = s * r2;
-      if (i + 1 < top) t[b].e[i + 1] = select(before[b], r, t[b].e[i + 1]);
-      t[b].d[i + 1] = select(run[b], g + p, d1);
+      e1 = select(k[b].before, r, e1);
+      d1 = select(run[b], g + p, d1);
+      if (!whole) {
+        M done = k[b].before & ~run[b];
+        e1 = select(done, k[b].g, e1);
+        d1 = select(done, g, d1);
+      }
+      t[b].e[i + 1] = e1;
+      t[b].d[i + 1] = d1;
       g = fma(c, r2, -h[b]);
       if (vectors) {
-        V* rotation = t[b].rotations + 2 * (first + top - 1 - i);
+        V* rotation = t[b].rotations + 2 * (recorded + first - i);
         rotation[0] = select(run[b], c, one);
         rotation[1] = select(run[b], s, V{});
       }
-      if (uniform) {
-        k[b] = {s, c, p, g};
+      if (whole) {
+        k[b].s = s;
+        k[b].c = c;
+        k[b].p = p;
+        k[b].g = g;
       } else {
         k[b].s = select(run[b], s, k[b].s);
         k[b].c = select(run[b], c, k[b].c);
         k[b].p = select(run[b], p, k[b].p);
         k[b].g = select(run[b], g, k[b].g);
       }
-      before[b] = run[b];
+      k[b].before = run[b];
     }
   }
   for (int b = 0; b < G; ++b) bulge[b] = k[b];
 }
 
 // d becomes the eigenvalues (in no order), rows of Z times Z the eigenvectors.
-// failed[b] is, per lane, 0 or 1 + the index of an eigenvalue that did not
-// converge.
+// e has n entries, of which the last is scratch. failed[b] is, per lane, 0 or
+// 1 + the index of an eigenvalue that did not converge.
 template <class T, int G, bool vectors>
 static void implicit_ql(Tridiagonal<T>* t, int n, Sweep* sweeps, Mask<T>* failed) {
   using V = Vec<T>;
   using M = Mask<T>;
-  const V unit = set(Simd<T>::eps / 2);
-  const V floor = set(Simd<T>::negligible);
-  for (int b = 0; b < G; ++b) failed[b] = M{};
+  const V unit = set(Simd<T>::eps / 2), floor = set(Simd<T>::negligible), one = set(T(1));
+  Window<T> window[G];
+  for (int b = 0; b < G; ++b) {
+    failed[b] = M{};
+    t[b].e[n - 1] = V{};
+  }
   int used = 0, recorded = 0;
   auto flush = [&] {
     for (int b = 0; b < G; ++b)
@@ -174,88 +195,89 @@ static void implicit_ql(Tridiagonal<T>* t, int n, Sweep* sweeps, Mask<T>* failed
     used = recorded = 0;
   };
 
-  for (int l = 0; l + 1 < n; ++l) {
-    M m[G], active[G];
-    V end[G];  // d at row m
-    int top = n - 1;
-    bool uniform = false;
-    for (int sweep = 0;; ++sweep) {
-      M working{};
-      if (uniform && sweep % 4 != 0) {
-        // Splits further down may wait; has row l split off?
-        for (int b = 0; b < G; ++b) {
-          V size = fma(unit, abs(t[b].d[l]) + abs(t[b].d[l + 1]), floor);
-          M small = (M)(abs(t[b].e[l]) <= size);
-          t[b].e[l] = select(small, V{}, t[b].e[l]);
-          active[b] &= ~small;
-          end[b] = t[b].d[top];
-          working |= active[b];
-        }
-        if (!any(working)) break;
-      } else {
-        for (int b = 0; b < G; ++b) {
-          M at = M{} + (n - 1);
-          V below = t[b].d[n - 1], size_below = abs(below);
-          V last = below;
-          for (int i = n - 2; i >= l; --i) {
-            V di = t[b].d[i], size = abs(di);
-            M small = (M)(abs(t[b].e[i]) <= fma(unit, size + size_below, floor));
-            t[b].e[i] = select(small, V{}, t[b].e[i]);
-            at = select(small, M{} + i, at);
-            last = select(small, di, last);
-            size_below = size;
-          }
-          m[b] = at;
-          end[b] = last;
-          active[b] = (M)(at != l);
-          working |= active[b];
-        }
-        if (!any(working)) break;
-        for (top = n - 1; top > l + 1; --top) {
-          M reach{};
-          for (int b = 0; b < G; ++b) reach |= active[b] & (M)(m[b] >= top);
-          if (any(reach)) break;
-        }
-        M differ{};
-        for (int b = 0; b < G; ++b) differ |= active[b] & (M)(m[b] != top);
-        uniform = !any(differ);
+  int low = 0;  // every lane's l is at least this
+  for (int sweep = 0; low + 1 < n; ++sweep) {
+    // Flush what is negligible; find each lane's window and shift.
+    Bulge<T> bulge[G];
+    M working{};
+    for (int b = 0; b < G; ++b) {
+      const V *d = t[b].d;
+      V* e = t[b].e;
+      M m = M{} + (n - 1), from = M{} + (n - 1), to = from;
+      V below = d[n - 1], size_below = abs(below), split = below;
+      V el = one, dl = below, dl1 = below, end = below;
+      for (int i = n - 2; i >= low; --i) {
+        V di = d[i], size = abs(di), ei = e[i];
+        M small = (M)(abs(ei) <= fma(unit, size + size_below, floor));
+        e[i] = select(small, V{}, ei);
+        split = select(small, di, split);
+        m = select(small, M{} + i, m);
+        from = select(small, from, M{} + i);
+        to = select(small, to, m);
+        end = select(small, end, split);
+        el = select(small, el, ei);
+        dl = select(small, dl, di);
+        dl1 = select(small, dl1, below);
+        below = di;
+        size_below = size;
       }
-      if (sweep == kSweepLimit) {
-        for (int b = 0; b < G; ++b) failed[b] = select(active[b], M{} + (l + 1), failed[b]);
-        break;
-      }
+      window[b].l = from;
+      window[b].m = to;
+      window[b].active = (M)(from < n - 1);
+      working |= window[b].active;
+      V g = (dl1 - dl) / (T(2) * el);
+      V r = sqrt(fma(g, g, one));
+      bulge[b].g = (end - dl) + el / (g + copysign(r, g));
+      bulge[b].s = bulge[b].c = one;
+      bulge[b].p = V{};
+      bulge[b].before = M{};
+    }
+    if (!any(working)) break;
+    if (sweep == kSweepLimit * n) {
+      for (int b = 0; b < G; ++b) failed[b] = select(window[b].active, window[b].l + 1, M{});
+      break;
+    }
 
-      if (vectors && used + top - l > rotation_capacity(n)) flush();
-      Bulge<T> bulge[G];
-      M started[G];
-      for (int b = 0; b < G; ++b) {
-        started[b] = active[b];
-        V dl = t[b].d[l];
-        V el = select(active[b], t[b].e[l], set(T(1)));
-        V g = (t[b].d[l + 1] - dl) / (T(2) * el);
-        V r = sqrt(fma(g, g, set(T(1))));
-        bulge[b].g = (end[b] - dl) + el / (g + copysign(r, g));
-        bulge[b].s = bulge[b].c = set(T(1));
-        bulge[b].p = V{};
+    // Rows that some lane, and that all active lanes, have in their windows.
+    int top = n - 1, high = low;
+    for (; low < n - 2; ++low) {
+      M here{};
+      for (int b = 0; b < G; ++b) here |= window[b].active & (M)(window[b].l <= low);
+      if (any(here)) break;
+    }
+    for (; top > low + 1; --top) {
+      M here{};
+      for (int b = 0; b < G; ++b) here |= window[b].active & (M)(window[b].m >= top);
+      if (any(here)) break;
+    }
+    M ragged{};
+    for (int b = 0; b < G; ++b) ragged |= window[b].active & (M)(window[b].m != top);
+    if (any(ragged)) {
+      high = top;
+    } else {
+      for (high = low; high < top; ++high) {
+        M beyond{};
+        for (int b = 0; b < G; ++b) beyond |= window[b].active & (M)(window[b].l > high);
+        if (!any(beyond)) break;
       }
-      if (uniform)
-        chase<T, G, vectors, true>(t, l, top, m, active, bulge, used);
-      else
-        chase<T, G, vectors, false>(t, l, top, m, active, bulge, used);
-      for (int b = 0; b < G; ++b) {
-        t[b].d[l] = select(active[b], t[b].d[l] - bulge[b].p, t[b].d[l]);
-        t[b].e[l] = select(active[b], bulge[b].g, t[b].e[l]);
-      }
-      if (vectors) {
-        Sweep& record = sweeps[recorded++];
-        record = {l, top, used, {}};
-        for (int b = 0; b < G; ++b) record.active[b] = any(started[b]);
-        used += top - l;
-      }
-      // A lane that lost its sweep has a new split, which a full scan finds.
-      M lost{};
-      for (int b = 0; b < G; ++b) lost |= started[b] & ~active[b];
-      if (any(lost)) uniform = false;
+    }
+
+    if (vectors && used + top - low > rotation_capacity(n)) flush();
+    M started[G];
+    for (int b = 0; b < G; ++b) started[b] = window[b].active;
+    if (high < top) chase<T, G, vectors, true>(t, window, bulge, top - 1, high, used);
+    if (high > low)
+      chase<T, G, vectors, false>(t, window, bulge, high - 1, low, used + top - high);
+    for (int b = 0; b < G; ++b) {
+      V *d = t[b].d + low, *e = t[b].e + low;
+      *d = select(bulge[b].before, *d - bulge[b].p, *d);
+      *e = select(bulge[b].before, bulge[b].g, *e);
+    }
+    if (vectors) {
+      Sweep& record = sweeps[recorded++];
+      record = {low, top, used, {}};
+      for (int b = 0; b < G; ++b) record.active[b] = any(started[b]);
+      used += top - low;
     }
   }
   if (vectors) flush();
