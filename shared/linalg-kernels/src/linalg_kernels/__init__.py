@@ -13,6 +13,7 @@ from linalg_kernels.cholesky import (
 )
 from linalg_kernels.covariance import covariance, shrink_covariance
 from linalg_kernels.eigen import Eigh, eigh, eigvalsh
+from linalg_kernels.errors import LinAlgError
 from linalg_kernels.karcher import karcher_mean
 from linalg_kernels.means import log_cholesky_mean
 from linalg_kernels.spectral import (
@@ -37,6 +38,8 @@ __all__ = [
     "triangular_congruence",
     # means
     "karcher_mean", "log_cholesky_mean", "wasserstein_mean", "ConvergenceWarning",
+    # errors
+    "LinAlgError",
     # covariance
     "covariance", "shrink_covariance",
 ]  # fmt: skip

@@ -62,8 +62,8 @@ def inv_sqrt(a: Tensor, b: Tensor) -> Tensor:
 
 
 def inv(a: Tensor, b: Tensor) -> Tensor:
-    """(1/x)[a, b] = -1 / (a b)."""
-    return -1 / a / b
+    """(1/x)[a, b] = -1 / (a b), without forming a b."""
+    return -1 / torch.maximum(a, b) / torch.minimum(a, b)
 
 
 def power(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
@@ -245,12 +245,13 @@ def power2(a: Tensor, b: Tensor, c: Tensor, p: Tensor) -> Tensor:
 
 def sqrt2(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """sqrt[a, b, c] = -1 / ((√a + √b)(√b + √c)(√a + √c))."""
-    ra, rb, rc = torch.sqrt(a), torch.sqrt(b), torch.sqrt(c)
+    ra, rb, rc = (torch.sqrt(x) for x in _sorted3(a, b, c))
     return -1 / (ra + rb) / (rb + rc) / (ra + rc)
 
 
 def inv_sqrt2(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """(x^-1/2)[a, b, c] = (√a + √b + √c) / (√a √b √c (√a + √b)(√b + √c)(√a + √c))."""
+    a, b, c = _sorted3(a, b, c)
     ra, rb, rc = torch.sqrt(a), torch.sqrt(b), torch.sqrt(c)
     pairs = (ra + rb) / ra, (rb + rc) / rb, (ra + rc) / rc
     return (ra + rb + rc) / (pairs[0] * pairs[1] * pairs[2]) / a / b / c
@@ -258,6 +259,7 @@ def inv_sqrt2(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def inv2(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """(1/x)[a, b, c] = 1 / (a b c)."""
+    a, b, c = _sorted3(a, b, c)
     return 1 / a / b / c
 
 

@@ -1,8 +1,8 @@
 """Eigenvalues and eigenvectors of Hermitian matrices.
 
 An eigenvector is a function of the matrix only where its eigenvalue is separated from the
-others, up to a sign (a phase). A loss of several eigenvectors can still be smooth where they
-meet, if it depends on their span alone; `eigh` differentiates such a loss without NaN.
+others, and then up to a sign (a phase). A loss of several eigenvectors can still be smooth
+where they meet, if it depends on their span alone.
 """
 
 import warnings
@@ -40,11 +40,12 @@ def _inverse_gaps(w: Tensor) -> Tensor:
 
 def _warn_ill_defined(w: Tensor, M: Tensor) -> None:
     """Warn when the loss tells apart eigenvectors of one repeated eigenvalue."""
-    skew = (M - M.mH).detach()
-    tied = (_inverse_gaps(w.detach()) == 0) & ~torch.eye(w.shape[-1], dtype=torch.bool).to(w.device)
-    excess = torch.where(tied, skew.abs(), 0).amax() if skew.numel() else skew.sum().abs()
-    scale = M.detach().abs().amax() if M.numel() else excess
-    if errors.can_read(excess) and bool(excess > 1e3 * torch.finfo(w.dtype).eps * scale):
+    if not (M.numel() and errors.can_read(M)):
+        return
+    tied = (_inverse_gaps(w) == 0).detach()
+    tied.diagonal(dim1=-2, dim2=-1).fill_(False)
+    turning = torch.where(tied, (M - M.mH).detach().abs(), 0).amax()
+    if bool(turning > 1e3 * torch.finfo(w.dtype).eps * M.detach().abs().amax()):
         warnings.warn(
             "the loss depends on the choice of eigenvectors of a repeated eigenvalue, so its "
             "gradient through eigh is not defined there; that part was taken as 0",
@@ -118,10 +119,11 @@ def eigh(
     """Eigendecomposition A = V diag(w) V^H of a Hermitian matrix, w ascending.
 
     Equivalent to `torch.linalg.eigh`, with finite gradients at repeated eigenvalues: the part
-    that would divide by a gap below 8 ulp of the largest |w| is 0, which is right for every
-    loss that does not depend on the basis chosen within an eigenspace. `gauge_check=True`
-    warns in backward when the loss does. For functions of A use `logm` and its kin, whose
-    gradients need no such care.
+    that would divide by a gap below 8 ulp of the largest |w| is 0. That is right for losses of
+    the eigenspaces (projectors V_k V_k^H) and for symmetric functions of the eigenvalues;
+    `gauge_check=True` warns in backward when a loss depends on the basis chosen within an
+    eigenspace. It is not enough for a function of A put together from w and V, whose
+    derivative at a tie is lost in the parts: take `logm` and its kin, or `spectral_fn`.
 
     `symmetrize`, `check`, `upcast`, `name`: see `linalg_kernels.spectral`.
     """
