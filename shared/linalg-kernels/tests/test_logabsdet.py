@@ -1,0 +1,77 @@
+import mpmath
+import pytest
+import torch
+from linalg_kernels.logabsdet import logabsdet_sym
+from torch.linalg import LinAlgError
+
+
+def hermitian(*shape, dtype=torch.float64, seed=0):
+    A = torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    return (A + A.mH) / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e3])
+def test_agrees_with_mpmath(dtype, scale):
+    H = hermitian(3, 6, 6, dtype=dtype) * scale
+    computed = logabsdet_sym(H)
+    assert computed.dtype == (dtype.to_real() if dtype.is_complex else dtype)
+    with mpmath.workdps(60):
+        for h, value in zip(H, computed, strict=True):
+            exact = mpmath.log(abs(mpmath.det(mpmath.eye(6) + mpmath.matrix(h.tolist()))))
+            eps = torch.finfo(value.dtype).eps
+            assert abs(value.item() - float(exact)) < 50 * eps * (1 + abs(float(exact)))
+
+
+@pytest.mark.parametrize("eigenvalue", [-3.0, -1.5, -0.5, 2.0])
+def test_gradient_is_the_inverse_on_either_side_of_zero(eigenvalue):
+    Q, _ = torch.linalg.qr(hermitian(3, 3))
+    w = torch.tensor([eigenvalue, 0.5, 1.0], dtype=torch.float64)
+    H = ((Q * w) @ Q.mT).requires_grad_()
+    value = logabsdet_sym(H)
+    torch.testing.assert_close(value, torch.log((1 + w).abs()).sum())
+    (g,) = torch.autograd.grad(value, H)
+    torch.testing.assert_close(g, (Q / (1 + w)) @ Q.mT)
+
+
+def test_density_of_a_quadratic_flow():
+    # z + ∇u(z) with u = z^T A z / 2 has the Jacobian I + A.
+    A = hermitian(4, 4)
+    jacobian = torch.func.jacrev(lambda z: z + A @ z)(torch.ones(4, dtype=torch.float64))
+    expected = torch.linalg.det(jacobian).abs().log()
+    torch.testing.assert_close(logabsdet_sym(A), expected)
+
+
+def test_gradient_of_an_asymmetric_perturbation_is_symmetric():
+    H = hermitian(4, 4).requires_grad_()
+    (g,) = torch.autograd.grad(logabsdet_sym(H), H)
+    assert torch.equal(g, g.mT)
+
+
+def test_singular_elements():
+    H = torch.stack([torch.zeros(3, 3), torch.diag(torch.tensor([-1.0, 0.0, 0.0]))])
+    with pytest.raises(LinAlgError, match=r"I \+ H\[1\] is singular"):
+        logabsdet_sym(H)
+    assert logabsdet_sym(H, check=False).tolist() == [0.0, -torch.inf]
+
+
+def test_bad_input_is_named():
+    H = hermitian(3, 2, 2)
+    H[2, 0, 1] = torch.nan
+    with pytest.raises(LinAlgError, match=r"H\[2\] contains NaN or Inf"):
+        logabsdet_sym(H)
+    assert torch.isnan(logabsdet_sym(H, check=False)).tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="H must be symmetric"):
+        logabsdet_sym(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"H must be \(\.\.\., n, n\), got \(2, 3\)"):
+        logabsdet_sym(torch.zeros(2, 3))
+
+
+def test_degenerate_sizes_and_half_precision():
+    assert logabsdet_sym(torch.zeros(0, 0)).item() == 0
+    assert logabsdet_sym(torch.zeros(0, 3, 3)).shape == (0,)
+    torch.testing.assert_close(logabsdet_sym(torch.tensor([[-3.0]])).exp().item(), 2.0)
+    value = logabsdet_sym(torch.eye(2, dtype=torch.bfloat16), upcast=True)
+    assert value.dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="upcast=True"):
+        logabsdet_sym(torch.eye(2, dtype=torch.bfloat16))
