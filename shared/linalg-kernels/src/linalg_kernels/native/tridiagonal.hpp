@@ -126,31 +126,45 @@ LK_INLINE void reflect_rows(Vec<T>* Z, int ld, const Vec<T>* v, int m, Vec<T> ta
   }
 }
 
-// Z <- Q^T, from the reflectors that tridiagonalize() left.
+// Rows first .. first+R-1 of Q^T; see below.
+template <class T, int R>
+static void form_rows(const Vec<T>* S, int n, const Vec<T>* tau, Vec<T>* Z, int first) {
+  using V = Vec<T>;
+  const int ld = leading(n);
+  const auto reflector = [&](int k) { return S + k * ld + k + 1; };
+  // Reflectors from this one down act on all of the rows alike.
+  const int together = first < 2 ? -1 : first - 2 < n - 3 ? first - 2 : n - 3;
+  for (int r = first; r < first + R; ++r) {
+    V* z = Z + r * ld;
+    for (int c = 0; c < n; ++c) z[c] = V{};
+    z[r] = set(T(1));
+    int k = n - 3;
+    if (r <= n - 2) k = r - 1;
+    if (r >= 1 && r <= n - 2) {
+      const V* v = reflector(k);
+      z[r] = set(T(1)) - tau[k];
+      for (int c = 1; c < n - 1 - k; ++c) z[r + c] = -tau[k] * v[c];
+      --k;
+    }
+    for (; k > together; --k)
+      reflect_rows<T, 1>(z + k + 1, ld, reflector(k), n - 1 - k, tau[k]);
+  }
+  for (int k = together; k >= 0; --k)
+    reflect_rows<T, R>(Z + first * ld + k + 1, ld, reflector(k), n - 1 - k, tau[k]);
+}
+
+// Z <- Q^T, from the reflectors that tridiagonalize() left. The last reflector
+// acts first. Row r + 1 is untouched until reflector r, and no row depends on
+// another: a few rows at a time take all of theirs while they are in cache.
 template <class T>
 static void form_q_transposed(const Vec<T>* S, int n, const Vec<T>* tau, Vec<T>* Z) {
-  using V = Vec<T>;
-  const V one = set(T(1));
-  const int ld = leading(n);
-  Z[(n - 1) * ld + n - 1] = one;
-  if (n >= 2) {
-    for (int i = 0; i < n - 1; ++i) Z[(n - 1) * ld + i] = V{};
-    for (int i = 0; i < n - 1; ++i) Z[i] = V{};
-    Z[n - 1] = V{};
-    Z[0] = one;
+  int r = 0;
+  for (; r + 4 <= n; r += 4) form_rows<T, 4>(S, n, tau, Z, r);
+  if (n - r >= 2) {
+    form_rows<T, 2>(S, n, tau, Z, r);
+    r += 2;
   }
-  for (int k = n - 3; k >= 0; --k) {
-    const int m = n - 1 - k;
-    const V* v = S + k * ld + k + 1;
-    V t = tau[k];
-    V* first = Z + (k + 1) * ld;
-    for (int c = 0; c <= k; ++c) first[c] = V{};
-    first[k + 1] = one - t;
-    for (int c = 1; c < m; ++c) first[k + 1 + c] = -t * v[c];
-    int r = k + 2;
-    for (; r + 4 <= n; r += 4) reflect_rows<T, 4>(Z + r * ld + k + 1, ld, v, m, t);
-    for (; r < n; ++r) reflect_rows<T, 1>(Z + r * ld + k + 1, ld, v, m, t);
-  }
+  if (r < n) form_rows<T, 1>(S, n, tau, Z, r);
 }
 
 }  // namespace LK_ISA
