@@ -52,8 +52,9 @@ def rehearse(release_tags: Sequence[str], root: Path = ROOT) -> None:
         work = Path(name)
         _say(f"Clone what is committed in {root.name} into an empty folder")
         scratch = clone(root, work / "clone")
-        with LocalIndex(work / "index") as index:
-            for tag in release_tags:
+        for tag in release_tags:
+            # An index for each: on the last one's lie members as they stand on main, too.
+            with LocalIndex(work / tag / "index") as index:
                 _Rehearsal(tag, scratch, work, index).run()
 
 
@@ -100,7 +101,9 @@ class _Rehearsal:
     def __init__(self, tag: str, scratch: Path, work: Path, index: LocalIndex) -> None:
         self.tag = tag
         self.scratch = scratch
-        self.work = work
+        self.work = work / tag
+        # One path for all environments, so that they share their bytecode.
+        self.environment = work / "environment"
         self.index = index
         self.member, self.version = parse_tag(tag, read_workspace(scratch))
 
@@ -158,7 +161,7 @@ class _Rehearsal:
         print(f"published {', '.join(file.name for file in files)}")
 
     def _install(self) -> None:
-        environment = Environment(self.work / "environment", seed=True)
+        environment = Environment(self.environment, seed=True)
         limits = constraints(self.work / "constraints.txt", root=self.scratch)
         closure = [self.member, *dependencies_of(self.members, self.member.name).values()]
         outside = third_party(closure, self.members)
@@ -202,10 +205,10 @@ class _Rehearsal:
         if newer == bound:
             newer = self._publish_next_patch()
             print(
-                f"# {bound} is the first version: the upgrade is tried with {newer}, the same code"
+                f"# no version after {bound} yet: the upgrade is tried with {newer}, the same code"
             )
         admitting = [member for member in group if admits(member, self.member, newer, self.members)]
-        environment = Environment(self.work / "environment", seed=True)
+        environment = Environment(self.environment, seed=True)
         limits = constraints(self.work / "constraints.txt", root=self.scratch)
         # All that the members' tests and extras may need, at the locked versions. Without
         # dependencies: the data wheels' own requirements are stale, see pyproject.toml.
