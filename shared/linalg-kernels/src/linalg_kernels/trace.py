@@ -11,9 +11,9 @@ from linalg_kernels import errors
 
 
 class TraceEstimate(NamedTuple):
-    """Estimates (*batch) and their standard errors, NaN for a single sample."""
+    """Estimates of the trace (*batch) and their standard errors, NaN for a single sample."""
 
-    trace: Tensor
+    value: Tensor
     standard_error: Tensor
 
 
@@ -52,8 +52,8 @@ def hutchinson_trace(
             )
         values.append((z * Az).sum(-1))
     drawn = torch.stack(values)
-    trace = drawn.mean(0)
+    value = drawn.mean(0)
     if samples == 1:
-        return TraceEstimate(trace, torch.full_like(trace.detach().abs(), torch.nan))
-    spread = (drawn - trace).detach().abs().square().sum(0) / (samples - 1)
-    return TraceEstimate(trace, (spread / samples).sqrt())
+        return TraceEstimate(value, torch.full_like(value.detach().abs(), torch.nan))
+    spread = (drawn - value).detach().abs().square().sum(0) / (samples - 1)
+    return TraceEstimate(value, (spread / samples).sqrt())
