@@ -24,7 +24,7 @@ class Environment:
         run(["uv", "venv", "--quiet", "--python", python, *(["--seed"] if seed else []), folder])
         self.folder = folder
         self._scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
-        self._bytecode = folder.parent / "bytecode"
+        self.bytecode = folder.parent / "bytecode"
 
     @property
     def python(self) -> Path:
@@ -40,7 +40,7 @@ class Environment:
         The bytecode goes to a folder beside the environment, where the next environment of the
         same path finds it: else every one of them would compile all of torch again.
         """
-        return [self.python, "-X", f"pycache_prefix={self._bytecode}", "-I", *arguments]
+        return [self.python, "-X", f"pycache_prefix={self.bytecode}", "-I", *arguments]
 
     def install(self, *arguments: str | Path) -> None:
         """`uv pip install` into this environment."""

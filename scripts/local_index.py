@@ -22,6 +22,7 @@ class LocalIndex:
     """An index over `folder`, which holds one subfolder a package."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(folder))
         # Asks 50 times a second whether to stop.
         serve = functools.partial(self._server.serve_forever, poll_interval=0.02)

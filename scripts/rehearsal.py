@@ -204,9 +204,7 @@ class _Rehearsal:
         newer = self.version
         if newer == bound:
             newer = self._publish_next_patch()
-            print(
-                f"# no version after {bound} yet: the upgrade is tried with {newer}, the same code"
-            )
+            print(f"# nothing after {bound} yet: the upgrade is tried with {newer}, the same code")
         admitting = [member for member in group if admits(member, self.member, newer, self.members)]
         environment = Environment(self.environment, seed=True)
         limits = constraints(self.work / "constraints.txt", root=self.scratch)
@@ -260,7 +258,7 @@ class _Rehearsal:
         result = run(
             [*pytest, *tests],
             cwd=self.scratch,
-            env=empty_environment({"PYTHONPYCACHEPREFIX": os.fspath(self.work / "bytecode")}),
+            env=empty_environment({"PYTHONPYCACHEPREFIX": os.fspath(environment.bytecode)}),
             accept=(_PASSED, _NO_TESTS),
         )
         names = ", ".join(member.name for member in group)
