@@ -155,6 +155,8 @@ def test_failure_is_red_and_the_rest_goes_on(offer: Callable[..., Path]) -> None
 
 def test_only_failed_runs_the_red_ones(offer: Callable[..., Path]) -> None:
     offer(FAILING, "bad", "good")
+    eigenworks("run", "--only-failed", "--seeds", "5")
+    assert not Path(OUT, "units").exists()
     eigenworks("run")
     before = {p: p.stat().st_mtime_ns for p in Path(OUT, "units").rglob("*.json")}
     Path("mended").touch()

@@ -1,6 +1,5 @@
 """The other data sets: facts of the real files, and one sentence for what is wrong."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,16 @@ from eigenworks.data.weights import read_state_dict
 from eigenworks.dataset import packaged_file
 
 ALL = (DIGITS, EFFICIENTNET_LITE0, EMG, FACES, SMOLLM2, WATCH)
+
+
+class Evil:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
 
 
 def test_watch() -> None:
@@ -84,12 +93,8 @@ def test_finding_a_file_does_not_import_its_package(tmp_path: Path, monkeypatch)
 
 
 def test_pickle_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "touched",))
-
     path = tmp_path / "evil.npy"
-    np.save(path, np.array({"X": Evil()}, dtype=object), allow_pickle=True)
+    np.save(path, np.array({"X": Evil(tmp_path / "touched")}, dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"it names pathlib\S*, which no array needs"):
         read_watch(path)
     assert not (tmp_path / "touched").exists()
@@ -169,9 +174,10 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 
 def test_weights_that_want_to_run_code_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    path.write_bytes(pickle.dumps(Path("a"), protocol=2))
+    torch.save({"a": Evil(tmp_path / "touched")}, path)
     with pytest.raises(DataError, match="not a whole file of weights"):
         read_state_dict(path, {})
+    assert not (tmp_path / "touched").exists()
 
 
 def test_model_without_its_libraries_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

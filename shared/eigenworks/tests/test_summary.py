@@ -50,6 +50,11 @@ def test_verdict(mean, interval, tolerance, relation, expected) -> None:
     assert verdict(mean, given, figure) == expected
 
 
+def test_tolerance_is_that_of_the_printed_decimals() -> None:
+    """0.47 + 0.2 is a little less than 0.67 in binary."""
+    assert verdict(0.67, None, Figure("a", "m", 0.47, "s", 0.2)) == "holds"
+
+
 def test_mean_and_interval_over_seeds() -> None:
     values = [90.0, 92.0, 94.0]
     result = summarise(
