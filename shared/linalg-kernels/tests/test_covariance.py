@@ -67,6 +67,7 @@ def test_gradients(rule):
     check_gradgrad(fn, (signal(2, 3, 7, seed=2),))
 
 
+@pytest.mark.bad_input
 def test_errors():
     X = signal(2, 3, 10)
     with pytest.raises(ValueError, match=r"X must be \(\.\.\., channels, samples\), got \(3,\)"):

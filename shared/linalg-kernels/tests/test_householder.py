@@ -105,6 +105,7 @@ def test_degenerate_sizes():
     assert householder_apply(torch.zeros(4, 1, 3, 0), torch.zeros(5, 3, 2)).shape == (4, 5, 3, 2)
 
 
+@pytest.mark.bad_input
 def test_bad_input_is_named():
     V = random(3, 4, 2)
     V[1, 0, 0] = float("inf")

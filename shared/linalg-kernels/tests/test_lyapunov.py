@@ -62,7 +62,7 @@ def test_indefinite_coefficients_are_solved():
 def test_scale_of_the_matrix_does_not_matter(scale):
     A = definite(5, 5, dtype=torch.float32)
     C = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(lyapunov(A * scale, C * scale), lyapunov(A, C))
+    torch.testing.assert_close(lyapunov(A * scale, C * scale), lyapunov(A, C), rtol=1e-5, atol=3e-5)
 
 
 def test_repeated_eigenvalues_have_finite_derivatives():
@@ -138,6 +138,7 @@ def test_non_finite_input_names_the_element(bad, name):
     assert torch.isnan(X).flatten(1).any(1).tolist() == [False, True, False]
 
 
+@pytest.mark.bad_input
 def test_shapes_and_dtypes_are_refused_by_name():
     eye = torch.eye(3)
     with pytest.raises(

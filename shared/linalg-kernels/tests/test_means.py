@@ -164,6 +164,7 @@ def test_not_converged_is_said():
         lk.wasserstein_mean(X, max_iter=2)
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("name", MEANS)
 def test_errors(name):
     mean = MEANS[name]

@@ -58,6 +58,7 @@ def test_asymmetric_input():
         vech(A * float("nan"))
 
 
+@pytest.mark.bad_input
 def test_wrong_length_names_the_nearest_sizes():
     with pytest.raises(ValueError, match=r"is 8; .* 6 \(n=3\) and 10 \(n=4\)"):
         unvech(torch.zeros(2, 8))

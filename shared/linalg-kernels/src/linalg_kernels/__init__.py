@@ -14,8 +14,13 @@ from linalg_kernels.cholesky import (
 from linalg_kernels.covariance import covariance, shrink_covariance
 from linalg_kernels.eigen import Eigh, eigh, eigvalsh
 from linalg_kernels.errors import LinAlgError
+from linalg_kernels.householder import householder_apply, householder_product
 from linalg_kernels.karcher import karcher_mean
+from linalg_kernels.logabsdet import logabsdet_sym
+from linalg_kernels.lyapunov import lyapunov, sylvester
 from linalg_kernels.means import log_cholesky_mean
+from linalg_kernels.polar import polar
+from linalg_kernels.rotations import so_exp, so_log
 from linalg_kernels.spectral import (
     clamp_eigvals,
     expm,
@@ -27,6 +32,8 @@ from linalg_kernels.spectral import (
     spectral_fn,
     sqrtm,
 )
+from linalg_kernels.trace import hutchinson_trace
+from linalg_kernels.vech import unvech, vech
 from linalg_kernels.wasserstein import wasserstein_mean
 
 __all__ = [
@@ -36,6 +43,14 @@ __all__ = [
     # Cholesky
     "CholeskyEx", "cholesky", "cholesky_ex", "chol_log", "from_chol_log", "chol_power", "logdet",
     "triangular_congruence",
+    # linear equations
+    "lyapunov", "sylvester",
+    # orthogonal matrices
+    "so_exp", "so_log", "polar", "householder_product", "householder_apply",
+    # determinants and traces
+    "logabsdet_sym", "hutchinson_trace",
+    # symmetric matrices as vectors
+    "vech", "unvech",
     # means
     "karcher_mean", "log_cholesky_mean", "wasserstein_mean", "ConvergenceWarning",
     # errors

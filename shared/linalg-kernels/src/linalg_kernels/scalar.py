@@ -7,7 +7,7 @@ respect to the exponent p (only powers have one).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from linalg_kernels import divided
 
 
+@runtime_checkable
 class ScalarFunction(Protocol):
     """What the spectral machinery asks of a function; `p` is None but for powers.
 
@@ -26,7 +27,6 @@ class ScalarFunction(Protocol):
     def value(self, w: Tensor, p: Tensor | None) -> Tensor: ...
     def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor: ...
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor: ...
-    @property
     def by_exponent(self) -> "ScalarFunction": ...
 
 
@@ -48,7 +48,6 @@ class Elementary:
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.f2(a, b, c)
 
-    @property
     def by_exponent(self) -> ScalarFunction:
         raise TypeError(f"{self.name} has no exponent")
 
@@ -88,7 +87,6 @@ class Power:
             raise NotImplementedError("third derivatives of a matrix power are not implemented")
         return divided.power2(a, b, c, p)
 
-    @property
     def by_exponent(self) -> "Power":
         return Power(self.order + 1)
 
@@ -112,7 +110,6 @@ class Clamp:
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
         return divided.clamp2(a, b, c, self.floor)
 
-    @property
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("clamp has no exponent")
 
@@ -144,9 +141,8 @@ class Floored:
             self.floor,
         )
 
-    @property
     def by_exponent(self) -> "Floored":
-        return Floored(self.base.by_exponent, self.floor)
+        return Floored(self.base.by_exponent(), self.floor)
 
 
 @dataclass(frozen=True)
@@ -175,6 +171,5 @@ class Custom:
             )
         return divided.generic2(lambda x, y: self.first(x, y, p), self.d2f, a, b, c, self.length)
 
-    @property
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("spectral_fn has no exponent")

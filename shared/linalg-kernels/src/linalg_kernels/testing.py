@@ -19,7 +19,7 @@ def orthogonal(
     return Q
 
 
-def with_spectrum(w: Tensor | Sequence[float], V: Tensor) -> Tensor:
+def with_spectrum(w: Tensor | Sequence[Any], V: Tensor) -> Tensor:
     """V diag(w) V^H, exactly Hermitian; `w` is (..., n)."""
     w = torch.as_tensor(w, dtype=V.real.dtype if V.is_complex() else V.dtype)
     A = (V * w[..., None, :]) @ V.mH
@@ -112,16 +112,16 @@ def check_forward_mode(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None
 def check_vmap(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
     """torch.func.vmap over the leading dimension against a loop, also of the derivative."""
     looped = [fn(*(x[i] for x in inputs)) for i in range(inputs[0].shape[0])]
-    expected = [torch.stack(outs) for outs in zip(*map(_outputs, looped), strict=True)]
-    for got, want in zip(_outputs(torch.func.vmap(fn)(*inputs)), expected, strict=True):
+    expected = [torch.stack(outs) for outs in zip(*map(outputs, looped), strict=True)]
+    for got, want in zip(outputs(torch.func.vmap(fn)(*inputs)), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
     moved = [x.movedim(0, -1) for x in inputs]
     again = torch.func.vmap(fn, in_dims=-1)(*moved)
-    for got, want in zip(_outputs(again), expected, strict=True):
+    for got, want in zip(outputs(again), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
     def loss(*args: Tensor) -> Tensor:
-        return sum((_magnitude(out) ** 2).sum() for out in _outputs(fn(*args)))  # ty: ignore[invalid-return-type]
+        return torch.stack([(_magnitude(x) ** 2).sum() for x in outputs(fn(*args))]).sum()
 
     wanted = torch.stack(
         [torch.func.grad(loss)(*(x[i] for x in inputs)) for i in range(inputs[0].shape[0])]
@@ -135,7 +135,7 @@ def check_func(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
     """torch.func.jacrev, jacfwd and hessian agree with each other."""
 
     def loss(*args: Tensor) -> Tensor:
-        return sum((_magnitude(out) ** 2).sum() for out in _outputs(fn(*args)))  # ty: ignore[invalid-return-type]
+        return torch.stack([(_magnitude(x) ** 2).sum() for x in outputs(fn(*args))]).sum()
 
     rev = torch.func.jacrev(loss)(*inputs)
     fwd = torch.func.jacfwd(loss)(*inputs)
@@ -163,7 +163,7 @@ def check_export(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
 
     inputs = tuple(x.detach() for x in inputs)
     program = torch.export.export(Program(), inputs).module()
-    for got, want in zip(_outputs(program(*inputs)), _outputs(fn(*inputs)), strict=True):
+    for got, want in zip(outputs(program(*inputs)), outputs(fn(*inputs)), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
 
@@ -171,7 +171,8 @@ def _leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(x.detach().clone().requires_grad_() for x in inputs)
 
 
-def _outputs(out: Any) -> list[Tensor]:
+def outputs(out: Any) -> list[Tensor]:
+    """The tensors that an operation returns."""
     return [out] if isinstance(out, Tensor) else [x for x in out if isinstance(x, Tensor)]
 
 
@@ -181,6 +182,6 @@ def _magnitude(x: Tensor) -> Tensor:
 
 def _with_gradients(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
     leaves = _leaves(inputs)
-    outputs = [x for x in _outputs(fn(*leaves)) if x.is_floating_point() or x.is_complex()]
-    total = sum((_magnitude(x) ** 2).sum() for x in outputs)
-    return [x.detach() for x in outputs] + list(torch.autograd.grad(total, leaves))  # ty: ignore[no-matching-overload]
+    values = [x for x in outputs(fn(*leaves)) if x.is_floating_point() or x.is_complex()]
+    total = torch.stack([(_magnitude(x) ** 2).sum() for x in values]).sum()
+    return [x.detach() for x in values] + list(torch.autograd.grad(total, leaves))
