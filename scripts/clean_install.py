@@ -6,6 +6,7 @@
 Each environment gets one member's wheel with only its declared dependencies, at the versions of
 `uv.lock`. There the package must import (at most 0.3 s beyond torch), the first Python example of
 its README must run, its commands must answer `--help`, and no experiment data may have come along.
+Then its extras are added, and what it offers through entry points must load.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import json
 import sys
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import Distribution as Installed
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -44,6 +47,13 @@ start = time.perf_counter()
 import {module}
 print(time.perf_counter() - start)
 """
+_LOAD_ENTRY_POINTS = """
+import importlib.metadata, sys
+for entry in importlib.metadata.distribution(sys.argv[1]).entry_points:
+    entry.load()
+    if entry.group == "eigenworks.experiments":
+        print(entry.name)
+"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,10 @@ class CleanInstall:
     """Whether its README has a first example, which then ran."""
     commands: tuple[str, ...]
     """Console scripts that answered `--help`."""
+    extras: tuple[str, ...]
+    """Installed after that, all together."""
+    experiments: tuple[str, ...]
+    """Experiments that loaded with the extras installed."""
 
 
 def data_distributions(root: Path = ROOT) -> set[str]:
@@ -72,7 +86,7 @@ def data_distributions(root: Path = ROOT) -> set[str]:
 
 def clean_install(
     member: Member,
-    dist: dict[str, Built],
+    dist: Mapping[str, Built],
     limits: Path,
     work: Path,
     *,
@@ -95,10 +109,7 @@ def clean_install(
     requirement = f"{member.name}=={member.version}"
     environment.install("--find-links", links, "--constraints", limits, requirement)
     installed = environment.installed()
-    for name in installed.keys() & dist.keys():
-        assert_came_from(installed[name], [dist[name].wheel])
-    if unwanted := installed.keys() & data_distributions():
-        raise ToolError(f"{member.name} pulls experiment data: {sorted(unwanted)}")
+    _check_installed(installed, dist)
 
     seconds = []
     code = _IMPORT_COST.format(module=member.import_name)
@@ -121,6 +132,13 @@ def clean_install(
         run(environment.interpreter(script), cwd=work)
     for command in member.commands:
         run([environment.command(command), "--help"], cwd=work)
+    experiments = []
+    if member.extras:
+        requirement = f"{member.name}[{','.join(member.extras)}]=={member.version}"
+        environment.install("--find-links", links, "--constraints", limits, requirement)
+        _check_installed(environment.installed(), dist)
+        load = environment.interpreter("-c", _LOAD_ENTRY_POINTS, member.name)
+        experiments = run(load, cwd=work, echo=False).stdout.split()
     environment.remove()
     return CleanInstall(
         package=member.name,
@@ -130,7 +148,17 @@ def clean_install(
         import_seconds=min(seconds),
         example=example is not None,
         commands=member.commands,
+        extras=tuple(member.extras),
+        experiments=tuple(experiments),
     )
+
+
+def _check_installed(installed: Mapping[str, Installed], dist: Mapping[str, Built]) -> None:
+    """Members come from `dist` and from nowhere else, and no data comes with them."""
+    for name in installed.keys() & dist.keys():
+        assert_came_from(installed[name], [dist[name].wheel])
+    if unwanted := installed.keys() & data_distributions():
+        raise ToolError(f"experiment data came along: {sorted(unwanted)}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             chosen = select(members, arguments.members)
             needed = {member.name: member for member in chosen}
             for member in chosen:
-                needed |= dependencies_of(members, member.name)
+                needed |= dependencies_of(members, member.name, extras=True)
             dist = {key: build(member, work / "dist") for key, member in needed.items()}
             limits = constraints(work / "constraints.txt")
         except ToolError as error:
@@ -188,19 +216,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _table(results: list[CleanInstall], errors: list[tuple[str, Exception]]) -> Table:
     table = Table(title="Each member alone in an empty environment")
-    for column in ("package", "wheel", "installed", "import", "README", "commands"):
+    for column in ("package", "wheel", "installed", "import", "README", "commands", "extras"):
         table.add_column(column)
     for result in results:
         table.add_row(
             f"{result.package} {result.version}",
             result.wheel.removesuffix(".whl").split("-", 2)[2],
-            f"{result.distributions} distributions",
+            str(result.distributions),
             f"torch + {1000 * result.import_seconds:.0f} ms",
             "example ran" if result.example else "no example yet",
             ", ".join(f"{command} --help" for command in result.commands) or "none",
+            ", ".join(result.extras) or "none",
         )
     for package, _ in errors:
-        table.add_row(package, "failed", "", "", "", "")
+        table.add_row(package, "failed")
     return table
 
 
