@@ -1,0 +1,69 @@
+"""Flat geometries: vector spaces of matrices."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spd_metrics.geometry import Geometry
+
+
+def trace_inner(V: Tensor, W: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
+    """alpha tr(V W) + beta tr V tr W of symmetric V and W, an inner product invariant under O(n).
+
+    Raises ValueError unless alpha + n beta > 0, without which it is not definite.
+    """
+    n = V.shape[-1]
+    if not alpha + n * beta > 0:
+        raise ValueError(
+            f"beta must exceed -alpha/n = {-alpha / max(n, 1):.4g} for n={n} and alpha={alpha:g}, "
+            f"got {beta:g}"
+        )
+    inner = (V * W).sum((-2, -1))
+    inner = inner if alpha == 1 else alpha * inner
+    if beta == 0:
+        return inner
+    return inner + beta * _trace(V) * _trace(W)
+
+
+def _trace(V: Tensor) -> Tensor:
+    return V.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+@dataclass(frozen=True)
+class Euclidean(Geometry):
+    """A vector space of matrices with alpha <V, W> + beta tr V tr W.
+
+    `origin` times I is the image of the identity matrix.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    origin: float = 0.0
+
+    def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
+        value = trace_inner(V, W, self.alpha, self.beta)
+        return value.expand(torch.broadcast_shapes(value.shape, X.shape[:-2]))
+
+    def exp(self, X: Tensor, V: Tensor) -> Tensor:
+        return X + V
+
+    def log(self, X: Tensor, Y: Tensor) -> Tensor:
+        return Y - X
+
+    def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
+        return V.expand(torch.broadcast_shapes(X.shape, Y.shape, V.shape))
+
+    def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
+        difference = Y - X
+        return trace_inner(difference, difference, self.alpha, self.beta)
+
+    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+        return (weights[..., None, None] * X).sum(-3)
+
+    def identity(self, X: Tensor) -> Tensor:
+        return self.origin * torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+
+    def geodesic(self, X: Tensor, Y: Tensor, t: Tensor | float) -> Tensor:
+        # Both ends are met exactly, and nothing cancels between distant points.
+        return (1 - t) * X + t * Y

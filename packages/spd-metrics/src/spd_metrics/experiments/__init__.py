@@ -1,0 +1,1 @@
+"""Experiments of spd-metrics for the `eigenworks` command (extra `experiments`)."""

@@ -1,0 +1,154 @@
+"""Points, tangent vectors and times as metrics read them: checked once, errors in one wording.
+
+Shapes and dtypes are always checked. Values (NaN, asymmetry, definiteness) are checked unless
+a graph is traced or captured, where the affected elements come out as NaN instead.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from linalg_kernels import errors
+from linalg_kernels.transforms import inspect, read
+from torch import Tensor
+
+Domain = Literal["raise", "nan", "clamp"]
+"""What an incomplete metric does where exp leaves the manifold; see `metric.Pullback`."""
+
+Kind = Literal["symmetric", "lower"]
+"""What tangent vectors are: symmetric matrices on SPD, lower triangular ones on Cholesky."""
+
+
+def point(P: Tensor, name: str) -> None:
+    """TypeError or ValueError unless P is a real (..., n, n)."""
+    errors.require_float(P, name)
+    errors.require_real(P, name)
+    errors.require_square(P, name)
+
+
+def points(P: Tensor, Q: Tensor, names: tuple[str, str] = ("P", "Q")) -> None:
+    """TypeError or ValueError unless P and Q are real (..., n, n) whose batches broadcast."""
+    point(P, names[0])
+    errors.require_float(Q, names[1])
+    errors.require_square(Q, names[1], P.shape[-1])
+    errors.require_same_kind(P, Q, names)
+    errors.broadcast_batch({names[0]: (P, 2), names[1]: (Q, 2)})
+
+
+def tangent(
+    P: Float[Tensor, "*#batch n n"], V: Float[Tensor, "*#batch n n"], name: str, kind: Kind
+) -> Float[Tensor, "*#batch n n"]:
+    """V as a tangent vector at P: (V + V^T)/2, or V below its diagonal.
+
+    Raises ValueError naming the element that is far from symmetric (or that has entries above
+    its diagonal), LinAlgError naming the element that holds NaN or Inf.
+    """
+    points(P, V, ("P", name))
+    if kind == "lower":
+        return inspect(V, lambda T: _check_lower(T, name)).tril()
+    V = inspect(V, lambda T: errors.check_matrices(T, name))
+    return (V + V.mT) / 2
+
+
+def _check_lower(V: Tensor, name: str) -> None:
+    errors.check_finite(V, name)
+    if V.numel() == 0:
+        return
+    above = V.triu(1).abs().amax((-2, -1))
+    bad = above > 0
+    if bool(bad.any()):
+        raise ValueError(
+            f"{name}{errors.element(bad)} must be lower triangular, but has "
+            f"{above[bad].flatten()[0].item():.3g} above its diagonal"
+        )
+
+
+def cholesky_point(L: Float[Tensor, "*batch n n"], name: str) -> Float[Tensor, "*batch n n"]:
+    """L, lower triangular with a positive diagonal. Raises ValueError naming the element."""
+    point(L, name)
+
+    def look(T: Tensor) -> None:
+        _check_lower(T, name)
+        diagonal = T.diagonal(dim1=-2, dim2=-1)
+        bad = ~(diagonal > 0).all(-1)
+        if bool(bad.any()):
+            raise ValueError(
+                f"{name}{errors.element(bad)} must have a positive diagonal, got "
+                f"{diagonal[bad][0].min().item():.3g} on it"
+            )
+
+    return inspect(L, look).tril()
+
+
+def time(P: Tensor, t: Tensor | float, name: str = "t") -> Tensor | float:
+    """t ready to multiply matrices: a number, or a tensor (*batch, 1, 1) in the dtype of P."""
+    if not isinstance(t, Tensor):
+        return float(t)
+    errors.broadcast_batch({"P": (P, 2), name: (t, 0)})
+    return t.to(dtype=P.dtype, device=P.device)[..., None, None]
+
+
+def within_unit(t: Tensor | float) -> bool:
+    """Whether 0 <= t <= 1 everywhere, False where values cannot be read."""
+    if not isinstance(t, Tensor):
+        return 0 <= t <= 1
+    found = read(((t >= 0) & (t <= 1)).all())
+    return bool(found)
+
+
+def admit(
+    V: Tensor, longest: Tensor, domain: Domain, compute: Callable[[Tensor], Tensor], what: str
+) -> Tensor:
+    """compute(V) where the geodesic along V exists up to t = 1, else what `domain` says.
+
+    `longest` (*batch) is the time at which it ends. "clamp" stops at (1 - √eps) of it.
+    """
+    inside = longest > 1
+    if domain == "raise":
+
+        def look(reached: Tensor) -> None:
+            bad = ~(reached > 1)
+            if bool((bad & ~reached.isnan()).any()):
+                bad = bad & ~reached.isnan()
+                raise ValueError(
+                    f"{what}{errors.element(bad)} leaves the manifold: its geodesic ends at "
+                    f"t = {reached[bad].flatten()[0].item():.3g}; shorten the step (exp_domain "
+                    "says how far it goes), or choose domain='nan' or 'clamp'"
+                )
+
+        longest = inspect(longest, look)
+    short = (1 - torch.finfo(V.dtype).eps ** 0.5) * longest
+    factor = torch.where(inside, 1, short)[..., None, None]
+    result = compute(factor * V)
+    if domain == "clamp":
+        return result
+    return torch.where(inside[..., None, None], result, torch.nan)
+
+
+def check_domain(domain: str) -> None:
+    """ValueError unless `domain` is one of the three policies."""
+    if domain not in ("raise", "nan", "clamp"):
+        raise ValueError(f"domain must be 'raise', 'nan' or 'clamp', got {domain!r}")
+
+
+def check_theta(theta: float) -> None:
+    """TypeError or ValueError unless theta is a finite number."""
+    _check_number(theta, "theta")
+    if theta == 0:
+        raise ValueError("theta must not be 0, got 0")
+
+
+def check_alpha_beta(alpha: float, beta: float) -> None:
+    """TypeError or ValueError unless alpha > 0 and beta are finite numbers."""
+    _check_number(alpha, "alpha")
+    _check_number(beta, "beta")
+    if not alpha > 0:
+        raise ValueError(f"alpha must be > 0, got {alpha}")
+
+
+def _check_number(value: float, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{name} must be finite, got {value}")

@@ -1,0 +1,95 @@
+"""Every metric under the conformance suite that users run on metrics of their own."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from spd_metrics import AffineInvariant, LogCholesky, LogEuclidean, Pullback
+from spd_metrics.testing import PROPERTIES, Sample, check_metric
+
+METRICS = [
+    LogEuclidean(),
+    LogEuclidean(alpha=1.5, beta=-0.1),
+    AffineInvariant(),
+    AffineInvariant(theta=0.5, beta=0.3),
+    AffineInvariant(theta=-0.7),
+    LogCholesky(),
+    LogCholesky(theta=0.5),
+    LogCholesky(theta=-1.0),
+]
+
+
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_property(metric, prop):
+    prop(metric, Sample.draw(metric, n=4))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_one_by_one(metric):
+    check_metric(metric, n=1)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_single_precision(metric):
+    check_metric(metric, n=3, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_no_rows(metric):
+    nothing = torch.empty(2, 0, 0, dtype=torch.float64)
+    assert metric.dist(nothing, nothing).tolist() == [0, 0]
+    assert metric.log(nothing, nothing).shape == (2, 0, 0)
+    assert metric.exp(nothing, nothing).shape == (2, 0, 0)
+    assert metric.mean(nothing).shape == (0, 0)
+
+
+# --- the suite must be able to fail ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Wrong(LogEuclidean):
+    """A metric whose one operation, named by `broken`, is off by a factor."""
+
+    broken: str = ""
+
+    def _spoil(self, name, value):
+        return 1.001 * value if name == self.broken else value
+
+    def inner(self, P, V, W):
+        return self._spoil("inner", super().inner(P, V, W))
+
+    def exp(self, P, V):
+        return self._spoil("exp", super().exp(P, V))
+
+    def log(self, P, Q):
+        return self._spoil("log", super().log(P, Q))
+
+    def dist(self, P, Q):
+        return self._spoil("dist", super().dist(P, Q))
+
+    def geodesic(self, P, Q, t):
+        return self._spoil("geodesic", super().geodesic(P, Q, t))
+
+    def transport(self, P, Q, V):
+        return self._spoil("transport", super().transport(P, Q, V))
+
+    def mean(self, X, weights=None):
+        return self._spoil("mean", super().mean(X, weights))
+
+    def pairwise_dist(self, P, Q):
+        return self._spoil("pairwise_dist", super().pairwise_dist(P, Q))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["inner", "exp", "log", "dist", "geodesic", "transport", "mean", "pairwise_dist"],
+)
+def test_a_wrong_operation_is_found(broken):
+    with pytest.raises(AssertionError, match="expected"):
+        check_metric(_Wrong(broken=broken))
+
+
+def test_a_missing_geometry_is_an_error():
+    with pytest.raises(NotImplementedError):
+        check_metric(Pullback())
