@@ -12,7 +12,7 @@ from rich.table import Table
 
 from eigenworks import bench, summary
 from eigenworks.formatting import measured, number
-from eigenworks.statistics import Interval
+from eigenworks.statistics import Interval, Real
 
 Judgement = Literal[
     "same",
@@ -35,7 +35,7 @@ class IncomparableError(Exception):
 class Entry:
     """One row of one file. `exact` says that the value has no randomness in it."""
 
-    value: float
+    value: Real
     interval: Interval | None
     unit: str
     better: str | None
@@ -136,7 +136,7 @@ def _shown(entry: Entry | None) -> str:
     return measured(entry.value, entry.interval, entry.unit)
 
 
-def _ends(entry: Entry) -> tuple[float, float]:
+def _ends(entry: Entry) -> tuple[Real, Real]:
     if entry.interval is None:
         return entry.value, entry.value
     return entry.interval.low, entry.interval.high

@@ -7,7 +7,7 @@ it is never imported, since most of them no longer work with today's libraries.
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 DEVELOPMENT = "EIGENWORKS_DATA"
 
@@ -16,6 +16,7 @@ class DataError(Exception):
     """A data file is absent, cut short, or not what its reader expects; one sentence."""
 
 
+@runtime_checkable
 class DataSet(Protocol):
     """A small frozen object that knows how to get a data set and how to read it.
 

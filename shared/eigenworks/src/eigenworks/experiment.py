@@ -38,7 +38,7 @@ from typing import Any, Literal
 
 from eigenworks.dataset import DataSet
 from eigenworks.plots import Plot
-from eigenworks.statistics import Interval
+from eigenworks.statistics import Interval, Real
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
@@ -72,12 +72,13 @@ class Figure:
 
     label: str
     metric: str
-    value: float
+    value: Real
     source: str
-    tolerance: float | None = None
+    tolerance: Real | None = None
     relation: Relation = "near"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
         if not math.isfinite(self.value):
             raise ValueError(f"value of figure {self.label!r} must be finite, got {self.value}")
         if self.tolerance is not None and not self.tolerance >= 0:
@@ -96,11 +97,12 @@ class Size:
     `seconds` is for one seed on one core, and only feeds the estimate of the time left.
     """
 
-    seconds: float
+    seconds: Real
     seeds: tuple[int, ...] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", float(self.seconds))
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "parameters", dict(self.parameters))
         if not self.seconds > 0:
@@ -109,7 +111,7 @@ class Size:
             raise ValueError(f"seeds must differ from each other, got {self.seeds}")
 
 
-def _no_progress(_fraction: float, _what: str) -> None:
+def _no_progress(_fraction: Real, _what: str) -> None:
     """What a trial outside the runner reports to, as in a test."""
 
 
@@ -124,7 +126,7 @@ class Trial:
     seed: int
     parameters: Mapping[str, Any]
     threads: int = 1
-    progress: Callable[[float, str], None] = _no_progress
+    progress: Callable[[Real, str], None] = _no_progress
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Row:
 
     label: str
     metric: str
-    value: float
+    value: Real
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
     interval: Interval | None = None

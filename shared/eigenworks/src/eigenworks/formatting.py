@@ -4,19 +4,19 @@ import math
 from collections.abc import Sequence
 
 from eigenworks.experiment import Figure
-from eigenworks.statistics import Interval
+from eigenworks.statistics import Interval, Real
 
 PUBLISHED_SIGN = {"near": "", "at least": "≥ ", "at most": "≤ "}
 
 
-def number(value: float) -> str:
+def number(value: Real) -> str:
     """The value with four significant digits."""
     exponent = _exponent(value, 0.0)
     return _fixed(value, _decimals(value, 0.0, exponent), exponent)
 
 
 def measured(
-    value: float, interval: Interval | None, unit: str = "", figures: Sequence[Figure] = ()
+    value: Real, interval: Interval | None, unit: str = "", figures: Sequence[Figure] = ()
 ) -> str:
     """Mean and interval: "75.97 ± 0.31 %", or "75.97 [72.70, 79.04] %" where it is lopsided.
 
@@ -27,7 +27,7 @@ def measured(
     exponent = _exponent(value, half)
     decimals = max([_decimals(value, half, exponent), *(_printed_decimals(f) for f in figures)])
 
-    def fixed(number: float) -> str:
+    def fixed(number: Real) -> str:
         return f"{number / 10.0**exponent:.{decimals}f}"
 
     text = fixed(value)
@@ -47,7 +47,7 @@ def published(figure: Figure, unit: str = "") -> str:
     return f"{PUBLISHED_SIGN[figure.relation]}{figure.value:.10g} {unit}".rstrip()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Real) -> str:
     """Seconds in words of a person: "0.4 s", "12 s", "3 min 05 s", "1 h 02 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -59,13 +59,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _exponent(value: float, half: float) -> int:
+def _exponent(value: Real, half: Real) -> int:
     """The power of ten that is put behind very large and very small numbers, else 0."""
     size = max(abs(value), half)
     return math.floor(math.log10(size)) if size and not 1e-3 <= size < 1e6 else 0
 
 
-def _decimals(value: float, half: float, exponent: int) -> int:
+def _decimals(value: Real, half: Real, exponent: int) -> int:
     """Digits behind the point that show two of the half width, or four of the value."""
     if half:
         return max(0, 1 - math.floor(math.log10(half)) + exponent)
@@ -79,6 +79,6 @@ def _printed_decimals(figure: Figure) -> int:
     return len(digits.partition(".")[2]) if "e" not in digits else 0
 
 
-def _fixed(value: float, decimals: int, exponent: int) -> str:
+def _fixed(value: Real, decimals: int, exponent: int) -> str:
     digits = f"{value / 10.0**exponent:.{decimals}f}"
     return f"{digits}e{exponent:+03d}" if exponent else digits

@@ -8,18 +8,21 @@ and are kept as tuples, so that a plot is frozen and goes into JSON as it is.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from eigenworks.statistics import Real
 
 LARGEST = 65_536
 """The most numbers one plot may hold: a report is read by a person, in one file."""
 
 
+@runtime_checkable
 class _Array(Protocol):
     def tolist(self) -> Any: ...
 
 
-Numbers = Sequence[float] | _Array
-Grid = Sequence[Sequence[float]] | _Array
+Numbers = Sequence[Real] | _Array
+Grid = Sequence[Sequence[Real]] | _Array
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Bars:
 
     title: str
     value_label: str
-    categories: tuple[str, ...]
-    series: tuple[str, ...]
+    categories: Sequence[str]
+    series: Sequence[str]
     values: Grid
 
     def __post_init__(self) -> None:
@@ -83,8 +86,8 @@ class HeatMap:
 
     title: str
     values: Grid
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
     row_label: str = ""
     column_label: str = ""
     unit: str = ""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from eigenworks.formatting import duration
 from eigenworks.run import Task
+from eigenworks.statistics import Real
 from eigenworks.store import Unit
 
 
@@ -23,7 +23,7 @@ class Estimate:
     unit counts by the fraction it reports, or by its declared time as long as it is within.
     """
 
-    def __init__(self, declared: Sequence[float], clock: Callable[[], float]) -> None:
+    def __init__(self, declared: Sequence[Real], clock: Callable[[], Real]) -> None:
         self._waiting = list(declared)
         self._running = 0.0
         self._declared_done = 0.0
@@ -38,7 +38,7 @@ class Estimate:
         self._started = self._clock()
         self._fraction = 0.0
 
-    def report(self, fraction: float) -> None:
+    def report(self, fraction: Real) -> None:
         """The running unit says how far it is."""
         self._fraction = fraction
 
@@ -49,7 +49,7 @@ class Estimate:
         self._running = 0.0
 
     @property
-    def left(self) -> float:
+    def left(self) -> Real:
         """Seconds, not below zero."""
         pace = self._measured_done / self._declared_done if self._declared_done else 1.0
         rest = pace * sum(self._waiting)
@@ -93,7 +93,7 @@ class LiveWatch:
         self._id = self._bar.add_task("", total=self._count)
         self._name = ""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LiveWatch":
         self._bar.start()
         return self
 
@@ -111,7 +111,7 @@ class LiveWatch:
         self._name = escape(_task_name(task))
         self._bar.update(self._id, description=self._name)
 
-    def progress(self, fraction: float, what: str) -> None:
+    def progress(self, fraction: Real, what: str) -> None:
         """The running unit says how far it is and what it does."""
         self._estimate.report(fraction)
         described = f"{self._name} [dim]{escape(what)}[/dim]" if what else self._name

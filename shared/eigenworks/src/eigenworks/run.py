@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from eigenworks.experiment import Experiment, Row, SizeName, Trial
 from eigenworks.machine import THREAD_VARIABLES
+from eigenworks.statistics import Real
 from eigenworks.store import Unit, UnreadableError, load_unit, save_unit, stored_seeds, unit_path
 
 
@@ -47,11 +48,12 @@ class Task:
         )
 
 
+@runtime_checkable
 class Watch(Protocol):
     """What is told of a run while it goes on."""
 
     def started(self, task: Task) -> None: ...
-    def progress(self, fraction: float, what: str) -> None: ...
+    def progress(self, fraction: Real, what: str) -> None: ...
     def ended(self, unit: Unit) -> None: ...
 
 
@@ -112,7 +114,7 @@ def run_task(
     *,
     threads: int,
     machine: Mapping[str, Any],
-    progress: Callable[[float, str], None],
+    progress: Callable[[Real, str], None],
 ) -> Unit:
     """Calls the experiment once and returns what came of it, rows or error."""
     experiment = task.experiment
@@ -176,8 +178,8 @@ def _check_row(row: object, before: Sequence[Row]) -> None:
         raise ValueError(f"row {row.label!r} ({row.metric}) was yielded twice")
 
 
-def _checked(progress: Callable[[float, str], None]) -> Callable[[float, str], None]:
-    def report(fraction: float, what: str) -> None:
+def _checked(progress: Callable[[Real, str], None]) -> Callable[[Real, str], None]:
+    def report(fraction: Real, what: str) -> None:
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
         progress(fraction, what)

@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+Real = int | float
+"""What a number may be: a type checker takes an int for a float, a run-time checker does not."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -12,17 +15,19 @@ class Interval:
     `kind` reads after the number: "95 % Wilson, 720 windows", "95 % t over 5 seeds".
     """
 
-    low: float
-    high: float
+    low: Real
+    high: Real
     kind: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
         if not self.low <= self.high:
             raise ValueError(f"an interval needs low <= high, got {self.low} and {self.high}")
 
 
 def wilson(
-    successes: int, trials: int, *, scale: float = 1.0, of: str = "trials", level: float = 0.95
+    successes: int, trials: int, *, scale: Real = 1.0, of: str = "trials", level: float = 0.95
 ) -> Interval:
     """Wilson's score interval of a proportion successes/trials, times `scale`.
 
@@ -45,7 +50,7 @@ def wilson(
     return Interval(scale * low, scale * high, f"{100 * level:g} % Wilson, {trials} {of}")
 
 
-def student(values: Sequence[float], *, level: float = 0.95) -> Interval | None:
+def student(values: Sequence[Real], *, level: float = 0.95) -> Interval | None:
     """Student's t interval of the mean over seeds; None for fewer than two values.
 
     mean ± t(n-1, (1+level)/2) s / sqrt(n), s with n - 1 degrees of freedom. It supposes that

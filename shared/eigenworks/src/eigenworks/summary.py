@@ -8,7 +8,7 @@ from typing import Any, Literal
 from eigenworks.discover import Broken, Offer
 from eigenworks.experiment import Experiment, Figure, Row, SizeName
 from eigenworks.plots import Plot, plot_to_json
-from eigenworks.statistics import Interval, student
+from eigenworks.statistics import Interval, Real, student
 from eigenworks.store import Unit
 
 FORMAT = "eigenworks run 1"
@@ -126,7 +126,7 @@ def summarise(
     )
 
 
-def verdict(mean: float, interval: Interval | None, figure: Figure) -> Verdict:
+def verdict(mean: Real, interval: Interval | None, figure: Figure) -> Verdict:
     """Whether a full run agrees with a figure.
 
     It holds where the mean lies within the tolerance of the figure, does not hold where the

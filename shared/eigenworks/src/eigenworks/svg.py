@@ -14,7 +14,7 @@ from typing import cast
 
 from eigenworks.formatting import number
 from eigenworks.plots import Bars, Curve, HeatMap, Lines, Picture, Plot
-from eigenworks.statistics import Interval
+from eigenworks.statistics import Interval, Real
 
 WIDTH = 460
 SERIES = 6
@@ -128,7 +128,7 @@ def _lines(plot: Lines) -> str:
 
 
 def _x_axis(
-    marks: Sequence[float], px: Callable[[float], float], top: float, bottom: float
+    marks: Sequence[float], px: Callable[[float], float], top: Real, bottom: Real
 ) -> list[str]:
     return [
         f'<line class="grid" x1="{px(mark):.1f}" x2="{px(mark):.1f}" y1="{top}" y2="{bottom}"/>'
@@ -276,30 +276,30 @@ def _picture(plot: Picture) -> str:
     )
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: Real, high: Real, about: int) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) that cover low..high."""
     if low == high:
-        return [low]
+        return [float(low)]
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(first, last + 1)]
+    return [float(index * step) for index in range(first, last + 1)]
 
 
-def decades(low: float, high: float) -> list[float]:
+def decades(low: Real, high: Real) -> list[float]:
     """Powers of ten around low..high."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     return [10.0**power for power in range(first, max(last, first + 1) + 1)]
 
 
-def _tick(value: float) -> str:
+def _tick(value: Real) -> str:
     if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.10g}" if abs(value) > 1e-12 else "0"
 
 
-def _cell(value: float) -> str:
+def _cell(value: Real) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e5 else f"{value:.3g}"
 
 
@@ -321,7 +321,7 @@ def _legend(names: Sequence[str], kind: str) -> str:
     return f'<div class="legend">{keys}</div>'
 
 
-def _svg(width: float, height: float, title: str, parts: Sequence[str], kind: str = "plot") -> str:
+def _svg(width: Real, height: Real, title: str, parts: Sequence[str], kind: str = "plot") -> str:
     return (
         f'<svg class="{kind}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{escape(title)}">'

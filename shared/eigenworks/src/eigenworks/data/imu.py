@@ -28,7 +28,7 @@ class WatchRecordings:
     says which arm.
     """
 
-    signal: tuple[Float64[np.ndarray, "samples 6"], ...]
+    signal: tuple[Float64[np.ndarray, "_ 6"], ...]
     exercise: Int64[np.ndarray, " recordings"]
     subject: Int64[np.ndarray, " recordings"]
     right: np.ndarray
