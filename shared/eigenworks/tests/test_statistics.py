@@ -51,5 +51,5 @@ def test_quantile_refuses_what_has_none(p: float, degrees: int) -> None:
 
 
 def test_interval_has_its_ends_in_order() -> None:
-    with pytest.raises(ValueError, match="low <= high, got 2.0 and 1.0"):
+    with pytest.raises(ValueError, match=r"low <= high, got 2.0 and 1.0"):
         Interval(2, 1, "")
