@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
-from linalg_kernels.daleckii_krein import read_hermitian
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import batch_first
 
@@ -24,11 +24,6 @@ class CholeskyEx(NamedTuple):
 
     L: Tensor
     info: Tensor
-
-
-def half_lower(M: Tensor) -> Tensor:
-    """Φ(M): the lower triangle of M with its diagonal halved."""
-    return M.tril(-1) + torch.diag_embed(M.diagonal(dim1=-2, dim2=-1) / 2)
 
 
 def triangular_congruence(
@@ -47,19 +42,12 @@ def triangular_congruence(
     return torch.linalg.solve_triangular(L.mH, left, upper=True, left=False)
 
 
-def _congruence_adjoint(L: Tensor, M: Tensor) -> Tensor:
-    """L^-H M L^-1."""
-    left = torch.linalg.solve_triangular(L.mH, M, upper=True)
-    return torch.linalg.solve_triangular(L, left, upper=False, left=False)
-
-
 class _Cholesky(Function):
     """A -> (L, info)."""
 
     @staticmethod
     def forward(A, symmetrize, check, raise_info, name):
-        H, finite = read_hermitian(A, symmetrize, check, name)
-        L, info = reference.cholesky(H, finite=finite)
+        L, info = select.cholesky(A, symmetrize, check, name)
         if raise_info and errors.can_read(A):
             errors.check_info(info, name)
         return L, info
@@ -75,8 +63,7 @@ class _Cholesky(Function):
     @full_precision
     def backward(ctx, gL, _info):
         (L,) = ctx.saved_tensors
-        gA = _congruence_adjoint(L, half_lower(L.mH @ gL.tril()))
-        return reference.hermitian(gA), None, None, None, None
+        return select.cholesky_vjp(L, gL), None, None, None, None
 
     @staticmethod
     def vmap(info, dims, A, symmetrize, check, raise_info, name):
@@ -89,7 +76,7 @@ class _CholeskyEager(_Cholesky):
     @full_precision
     def jvp(ctx, dA, *_):
         (L,) = ctx.saved_tensors
-        return L @ half_lower(triangular_congruence(L, reference.hermitian(dA))), None
+        return L @ reference.half_lower(triangular_congruence(L, reference.hermitian(dA))), None
 
 
 def _factor(

@@ -8,7 +8,8 @@ Every rule is an `autograd.Function` with reverse mode, forward mode and a vmap 
 cannot trace a Function that defines `jvp`, so each has a twin without one that is used while
 a graph is traced; the Functions differ in nothing else.
 
-`w` and `V` are the eigensystem of A and constants to autograd: A alone carries derivatives.
+`w` (in any order) and `V` are the eigensystem of A and constants to autograd: A alone carries
+derivatives.
 """
 
 import torch
@@ -16,21 +17,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
 from linalg_kernels.transforms import batch_first
-
-
-def read_hermitian(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, bool]:
-    """The Hermitian matrix that A stands for, and whether it is known to be finite."""
-    H = reference.hermitian(A) if symmetrize else reference.from_lower(A)
-    if not (check and errors.can_read(A)):
-        return H, False
-    errors.check_finite(H, name)
-    if symmetrize:
-        errors.check_hermitian(A, name)
-    return H, True
 
 
 def _inner(G: Tensor, F: Tensor) -> Tensor:
@@ -50,12 +41,11 @@ class _Spectral(Function):
 
     @staticmethod
     def forward(A, p, fn, symmetrize, check, positive, name):
-        H, finite = read_hermitian(A, symmetrize, check, name)
-        w, V = reference.eigh(H, finite=finite)
+        F, w, V = select.spectral(A, p, fn, symmetrize, check, name)
         if positive and errors.can_read(A):
             remedy = "add shrinkage, or pass nonpos='clamp' with eps"
             errors.check_positive(w, name, fn.name, remedy)
-        return reference.evaluate(w, V, p, fn), w, V
+        return F, w, V
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -105,7 +95,7 @@ class _Evaluate(Function):
 
     @staticmethod
     def forward(_A, p, w, V, fn):
-        return reference.evaluate(w, V, p, fn)
+        return select.evaluate(w, V, p, fn)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004
@@ -143,7 +133,7 @@ def _evaluate_vjp(ctx, G: Tensor) -> tuple[Tensor | None, Tensor | None]:
     gA = frechet(A, G, p, w, V, ctx.fn) if ctx.needs_input_grad[0] else None
     gp = None
     if p is not None and ctx.needs_input_grad[1]:
-        gp = _inner(G, evaluate(A, p, w, V, ctx.fn.by_exponent))
+        gp = _inner(G, evaluate(A, p, w, V, ctx.fn.by_exponent()))
     return gA, gp
 
 
@@ -154,7 +144,7 @@ def _evaluate_jvp(ctx, dA: Tensor | None, dp: Tensor | None) -> Tensor | None:
     if dA is not None:
         dF = frechet(A, dA, p, w, V, ctx.fn)
     if dp is not None:
-        dF = _add(dF, dp[..., None, None] * evaluate(A, p, w, V, ctx.fn.by_exponent))
+        dF = _add(dF, dp[..., None, None] * evaluate(A, p, w, V, ctx.fn.by_exponent()))
     return dF
 
 
@@ -166,7 +156,7 @@ class _Frechet(Function):
 
     @staticmethod
     def forward(_A, E, p, w, V, fn):
-        return reference.frechet(w, V, E, p, fn)
+        return select.frechet(w, V, E, p, fn)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004
@@ -185,7 +175,7 @@ class _Frechet(Function):
         if ctx.needs_input_grad[1]:
             gE = frechet(A, G, p, w, V, ctx.fn)
         if p is not None and ctx.needs_input_grad[2]:
-            gp = _inner(G, frechet(A, E, p, w, V, ctx.fn.by_exponent))
+            gp = _inner(G, frechet(A, E, p, w, V, ctx.fn.by_exponent()))
         return gA, gE, gp, None, None, None
 
     @staticmethod
@@ -205,7 +195,7 @@ class _FrechetEager(_Frechet):
         if dE is not None:
             dD = _add(dD, frechet(A, dE, p, w, V, ctx.fn))
         if dp is not None:
-            mixed = frechet(A, E, p, w, V, ctx.fn.by_exponent)
+            mixed = frechet(A, E, p, w, V, ctx.fn.by_exponent())
             dD = _add(dD, dp[..., None, None] * mixed)
         return dD
 

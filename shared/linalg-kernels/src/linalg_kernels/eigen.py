@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
-from linalg_kernels.daleckii_krein import read_hermitian
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import batch_first
 
@@ -58,8 +58,7 @@ class _Eigh(Function):
 
     @staticmethod
     def forward(A, symmetrize, check, gauge_check, name):  # noqa: ARG004
-        H, finite = read_hermitian(A, symmetrize, check, name)
-        return reference.eigh(H, finite=finite)
+        return select.eigh(A, symmetrize, check, name)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -87,7 +86,7 @@ class _Eigh(Function):
     @staticmethod
     def vmap(info, dims, A, symmetrize, check, gauge_check, name):
         (A,) = batch_first(info.batch_size, dims[:1], (A,))
-        return _decompose(A, symmetrize, check, gauge_check, name), (0, 0)
+        return tuple(_decompose(A, symmetrize, check, gauge_check, name)), (0, 0)
 
 
 class _EighEager(_Eigh):
@@ -139,8 +138,7 @@ class _Eigvalsh(Function):
 
     @staticmethod
     def forward(A, symmetrize, check, name):
-        H, finite = read_hermitian(A, symmetrize, check, name)
-        return reference.eigvalsh(H, finite=finite)
+        return select.eigvalsh(A, symmetrize, check, name)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004

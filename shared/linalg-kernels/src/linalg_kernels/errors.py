@@ -14,7 +14,7 @@ LinAlgError = torch.linalg.LinAlgError
 # A matrix is refused as "not symmetric" beyond this relative difference. It is far above
 # rounding (also of half precision) and above the steps of finite differences, and far below
 # what a matrix has that was never meant to be symmetric.
-_ASYMMETRY = 0.02
+ASYMMETRY = 0.02
 
 
 def require_float(A: object, name: str) -> None:
@@ -111,7 +111,7 @@ def check_hermitian(A: Tensor, name: str) -> None:
         return
     difference = (A - A.mH).abs().amax((-2, -1))
     size = A.abs().amax((-2, -1))
-    bad = difference > _ASYMMETRY * size
+    bad = difference > ASYMMETRY * size
     if bool(bad.any()):
         kind = "Hermitian" if A.is_complex() else "symmetric"
         worst = (difference[bad] / size[bad]).flatten()[0].item()

@@ -36,7 +36,7 @@ _EQUATION = Equation(
 
 def _hessian_bound(eigenvalues: Tensor, weights: Tensor) -> Tensor:
     """Σ w_i x_i coth x_i with x_i = log(cond Y_i)/2: the Hessian lies between 1 and this."""
-    x = (torch.log(eigenvalues[..., -1]) - torch.log(eigenvalues[..., 0])) / 2
+    x = (torch.log(eigenvalues.amax(-1)) - torch.log(eigenvalues.amin(-1))) / 2
     small = x < 1e-3
     each = torch.where(small, 1 + x * x / 3, x / torch.tanh(torch.where(small, 1, x)))
     return (weights * each).sum(-1)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
-from linalg_kernels.daleckii_krein import read_hermitian
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import batch_first, inspect
 
@@ -22,8 +22,7 @@ class _Eigensystem(Function):
 
     @staticmethod
     def forward(A, symmetrize, check, name):
-        H, finite = read_hermitian(A, symmetrize, check, name)
-        return reference.eigh(H, finite=finite)
+        return select.eigh(A, symmetrize, check, name)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004

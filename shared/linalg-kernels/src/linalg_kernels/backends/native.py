@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
-_DTYPES = {torch.float32: 0, torch.float64: 1}
+DTYPES = {torch.float32: 0, torch.float64: 1}
 _ERRORS = {
     1: "an argument is out of range",
     2: "out of memory",
@@ -71,7 +71,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ],
         "lk_frechet": [pointer, pointer, pointer, *function, pointer],
         "lk_compose": [pointer, pointer, *function, pointer],
-        "lk_cholesky": [pointer, pointer, pointer, pointer],
+        "lk_cholesky": [i32, pointer, pointer, pointer, pointer, f64, pointer],
         "lk_cholesky_adjoint": [pointer, pointer, pointer],
         "lk_congruence": [pointer, i64, pointer, pointer],
     }
@@ -190,10 +190,13 @@ class Report:
     asymmetric: int = -1
 
 
+_REPORT = ctypes.c_int64 * 2
+
+
 def _call(name: str, A: Tensor, *arguments: object) -> None:
     n = A.shape[-1]
     status = getattr(load(), name)(
-        _DTYPES[A.dtype],
+        DTYPES[A.dtype],
         A.numel() // (n * n),
         n,
         *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments),
@@ -244,14 +247,9 @@ def _spectral(
     return w, V, F, info, Report(*report)
 
 
-_REPORT = ctypes.c_int64 * 2
-
-
 def eigh(
     A: Float[Tensor, "*batch n n"], *, symmetrize: bool = True, tolerance: float = math.inf
-) -> tuple[
-    Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report
-]:
+) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report]:
     """Ascending eigenvalues, eigenvectors in columns, info and report.
 
     info is 0, -1 for a matrix with NaN or Inf (its results are NaN), or 1 + the index of an
@@ -328,9 +326,9 @@ def compose(
 
 
 def cholesky(
-    A: Float[Tensor, "*batch n n"],
+    A: Float[Tensor, "*batch n n"], *, symmetrize: bool = True, tolerance: float = math.inf
 ) -> tuple[Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report]:
-    """L with L L^T = A, read from the lower triangle, info and report.
+    """L with L L^T = A, info and report; options as in `eigh`.
 
     info is 0, or k if the leading minor of order k is not positive definite or not finite; L
     of that matrix is NaN. Equivalent to `torch.linalg.cholesky_ex`.
@@ -340,9 +338,10 @@ def cholesky(
     info = torch.empty(A.shape[:-2], dtype=torch.int32)
     if A.numel() == 0:
         return L, info.zero_(), Report(-1)
-    report = ctypes.c_int64()
-    _call("lk_cholesky", A, A, L, info, ctypes.byref(report))
-    return L, info, Report(report.value)
+    asymmetry = A.new_empty(A.shape[:-2]) if tolerance < math.inf else None
+    report = _REPORT()
+    _call("lk_cholesky", A, symmetrize, A, L, info, asymmetry, tolerance, report)
+    return L, info, Report(*report)
 
 
 def cholesky_vjp(

@@ -25,6 +25,17 @@ def from_lower(A: Tensor) -> Tensor:
     return strict + strict.mH + torch.diag_embed(A.diagonal(dim1=-2, dim2=-1).real).to(A.dtype)
 
 
+def read_hermitian(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, bool]:
+    """The Hermitian matrix that A stands for, and whether it is known to be finite."""
+    H = hermitian(A) if symmetrize else from_lower(A)
+    if not (check and errors.can_read(A)):
+        return H, False
+    errors.check_finite(H, name)
+    if symmetrize:
+        errors.check_hermitian(A, name)
+    return H, True
+
+
 def _isolate(A: Tensor) -> tuple[Tensor, Tensor]:
     """A with its non-finite elements replaced by I, and the mask of the finite ones."""
     finite = errors.finite_elements(A)
@@ -71,10 +82,14 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
     return compose(V, fn.value(w, None if p is None else p[..., None]))
 
 
+def kernel(w: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
+    """f[w_i, w_j], (*batch, n, n)."""
+    return fn.first(w[..., :, None], w[..., None, :], None if p is None else p[..., None, None])
+
+
 def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H."""
-    K = fn.first(w[..., :, None], w[..., None, :], None if p is None else p[..., None, None])
-    return hermitian(V @ (K * (V.mH @ hermitian(E) @ V)) @ V.mH)
+    return hermitian(V @ (kernel(w, p, fn) * (V.mH @ hermitian(E) @ V)) @ V.mH)
 
 
 def frechet2(
@@ -112,3 +127,14 @@ def cholesky(A: Tensor, *, finite: bool = False) -> tuple[Tensor, Tensor]:
         L, info = torch.linalg.cholesky_ex(safe)
         info = torch.where(is_finite, info, n + 1)
     return torch.where((info == 0)[..., None, None], L, float("nan")), info
+
+
+def half_lower(M: Tensor) -> Tensor:
+    """Φ(M): the lower triangle of M with its diagonal halved."""
+    return M.tril(-1) + torch.diag_embed(M.diagonal(dim1=-2, dim2=-1) / 2)
+
+
+def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
+    """herm(L^-H Φ(L^H G) L^-1), the adjoint of A -> L; only the lower triangle of G counts."""
+    left = torch.linalg.solve_triangular(L.mH, half_lower(L.mH @ G.tril()), upper=True)
+    return hermitian(torch.linalg.solve_triangular(L, left, upper=False, left=False))

@@ -19,7 +19,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 2
+#define LK_ABI_VERSION 3
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = 1, LK_ERROR_MEMORY = 2, LK_ERROR_ISA = 3 };
@@ -84,11 +84,12 @@ LK_API int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w
                           int32_t kind, const void* table, double floor, void* F,
                           int32_t threads);
 
-/* L L^T = A, from the lower triangle of A. info: 0, or k if the leading minor
- * of order k is not positive definite or not finite; L is then NaN. report:
- * the first matrix whose info is not 0, or -1. */
-LK_API int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, const void* A, void* L,
-                           int32_t* info, int64_t* report, int32_t threads);
+/* L L^T = A. info: 0, or k if the leading minor of order k is not positive
+ * definite or not finite; L is then NaN. symmetrize, asymmetry, tolerance and
+ * report as above. */
+LK_API int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
+                           const void* A, void* L, int32_t* info, void* asymmetry,
+                           double tolerance, int64_t* report, int32_t threads);
 
 /* gA = sym(L^-T Phi(L^T G) L^-1), the adjoint of A -> L. */
 LK_API int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L,

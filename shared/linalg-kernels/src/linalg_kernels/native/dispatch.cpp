@@ -120,8 +120,14 @@ int64_t first_of(const T* x, int64_t count, Bad bad) {
   return -1;
 }
 
-int64_t first_failed(const int32_t* info, int64_t count) {
-  return first_of(info, count, [](int32_t i) { return i != 0; });
+void write_report(int32_t dtype, int64_t batch, const int32_t* info, const void* asymmetry,
+                  double tolerance, int64_t* report) {
+  report[0] = first_of(info, batch, [](int32_t i) { return i != 0; });
+  report[1] = -1;
+  if (asymmetry == nullptr) return;
+  auto bad = [tolerance](auto x) { return x > tolerance; };
+  report[1] = dtype == LK_FLOAT32 ? first_of(static_cast<const float*>(asymmetry), batch, bad)
+                                  : first_of(static_cast<const double*>(asymmetry), batch, bad);
 }
 
 }  // namespace
@@ -162,12 +168,7 @@ int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                     sorted, w, V, F, info, asymmetry};
   int32_t status = run(dtype, args, &TypedKernels::spectral, threads, true);
   if (status != LK_OK) return status;
-  report[0] = first_failed(info, batch);
-  report[1] = -1;
-  auto bad = [tolerance](auto x) { return x > tolerance; };
-  if (asymmetry != nullptr)
-    report[1] = dtype == LK_FLOAT32 ? first_of(static_cast<const float*>(asymmetry), batch, bad)
-                                    : first_of(static_cast<const double*>(asymmetry), batch, bad);
+  write_report(dtype, batch, info, asymmetry, tolerance, report);
   return LK_OK;
 }
 
@@ -184,10 +185,12 @@ int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const
   return run(dtype, args, &TypedKernels::compose, threads);
 }
 
-int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, const void* A, void* L, int32_t* info,
-                    int64_t* report, int32_t threads) {
-  int32_t status = run(dtype, CholeskyArgs{batch, n, A, L, info}, &TypedKernels::cholesky, threads);
-  if (status == LK_OK) report[0] = first_failed(info, batch);
+int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
+                    void* L, int32_t* info, void* asymmetry, double tolerance, int64_t* report,
+                    int32_t threads) {
+  CholeskyArgs args{batch, n, symmetrize, A, L, info, asymmetry};
+  int32_t status = run(dtype, args, &TypedKernels::cholesky, threads);
+  if (status == LK_OK) write_report(dtype, batch, info, asymmetry, tolerance, report);
   return status;
 }
 

@@ -18,10 +18,15 @@ static void cholesky_blocks(const CholeskyArgs& a, int64_t first, int64_t last, 
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
     load_square<T>(a.A, nn, n, lanes, S);
+    if (a.symmetrize) {
+      Vec<T> size, difference, finite;
+      fold<T>(S, n, true, size, difference, finite);
+      store_asymmetry<T>(a.asymmetry, lanes, size, difference);
+    }
     Mask<T> failed_at = cholesky<T>(S, n);
-    if (any(failed_at != 0)) fill<T>(S, n * ld, (Mask<T>)(failed_at != 0), not_a_number<T>());
     for (int i = 0; i < n; ++i)
       for (int j = i + 1; j < n; ++j) S[i * ld + j] = Vec<T>{};
+    if (any(failed_at != 0)) fill<T>(S, n * ld, (Mask<T>)(failed_at != 0), not_a_number<T>());
     store_square<T>(a.L, n, lanes, S);
     for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)failed_at[l];
   }

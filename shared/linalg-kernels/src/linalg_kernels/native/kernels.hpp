@@ -67,9 +67,11 @@ struct ComposeArgs {
 struct CholeskyArgs {
   int64_t batch;
   int32_t n;
+  int32_t symmetrize;
   const void* A;
   void* L;
   int32_t* info;
+  void* asymmetry;
 };
 
 struct CholeskyAdjointArgs {

@@ -34,7 +34,7 @@ template <class T>
 struct Block {
   Vec<T>*S, *Z, *d, *e, *tau, *work, *rotations;
   Mask<T> not_finite, failed;
-  Vec<T> scale_back, asymmetry;
+  Vec<T> scale_back;
 };
 
 // The matrix that the block stands for, on the lower triangle of S. `finite`
@@ -63,6 +63,14 @@ static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& differ
     finite = fma(a, V{}, finite);
     size = max(abs(a), size);
   }
+}
+
+// max |A - A^T| / max |A|, 0 for a zero matrix; nothing if `out` is null.
+template <class T>
+static void store_asymmetry(void* out, Lanes<T> lanes, Vec<T> size, Vec<T> difference) {
+  if (out == nullptr) return;
+  Vec<T> x = select(size > Vec<T>{}, difference / size, Vec<T>{});
+  for (int l = 0; l < lanes.count; ++l) static_cast<T*>(out)[lanes.first + l] = x[l];
 }
 
 // Largest entry of the lower triangle of S; NaN or Inf shows in `finite`.
@@ -95,7 +103,7 @@ static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   V size, difference, finite;
   load_square<T>(a.A, (int64_t)n * n, n, lanes, b.S);
   fold<T>(b.S, n, a.symmetrize, size, difference, finite);
-  b.asymmetry = select(size > V{}, difference / size, V{});
+  store_asymmetry<T>(a.asymmetry, lanes, size, difference);
   if (a.L != nullptr) {
     mirror<T>(b.S, n);
     load_square<T>(a.L, a.L_stride, n, lanes, b.Z);
@@ -238,10 +246,6 @@ static void finish_block(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   }
   Mask<T> info = select(b.not_finite, Mask<T>{} - 1, b.failed);
   for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)info[l];
-  if (a.asymmetry != nullptr) {
-    T* out = static_cast<T*>(a.asymmetry);
-    for (int l = 0; l < lanes.count; ++l) out[lanes.first + l] = b.asymmetry[l];
-  }
 }
 
 template <class T, int G>
