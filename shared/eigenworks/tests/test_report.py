@@ -189,14 +189,15 @@ def test_rows_of_one_metric_share_a_scale() -> None:
     (metric,) = metrics(result())
     assert metric.span is not None
     low, high = metric.span
-    row = metric.rows[0]
+    row = metric.shown[0]
     assert row.interval is not None
     assert low < row.interval.low
     assert max(row.interval.high, 93.22) < high
 
 
 def test_lone_value_has_no_scale() -> None:
-    assert metrics(result(published=False))[0].span is not None
+    assert metrics(result(published=False))[0].span is None
+    assert metrics(result(published=True))[0].span is not None
     exact = summarise(
         Experiment("demo/x", "t", Claim("c", "s"), lambda _: [], Size(1.0), Size(1.0)),
         "1.0",

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from eigenworks import formatting, svg
-from eigenworks.experiment import SizeName
+from eigenworks.experiment import Figure, SizeName
 from eigenworks.store import write_atomically
-from eigenworks.summary import Measured, Result, machines, run_to_json
+from eigenworks.summary import Measured, Result, folded, machines, run_to_json
 
 MARKS = {"done": "✓", "failed": "✕", "skipped": "–", "incomplete": "…"}
 VERDICT_MARKS = {
@@ -50,7 +50,9 @@ def render(
     )
     environment.filters |= {
         "draw": lambda plot: Markup(svg.draw(plot)),
-        "measured": lambda row: formatting.measured(row.mean, row.interval, row.unit, row.figures),
+        "measured": lambda row, metric: formatting.measured(
+            row.mean, row.interval, row.unit, metric.figures
+        ),
         "duration": formatting.duration,
         "published": formatting.published,
         "metrics": metrics,
@@ -81,12 +83,16 @@ def _counts(results: Sequence[Result]) -> Mapping[str, int]:
 class Metric:
     """Rows of one experiment that measure the same thing, and the scale they are drawn on.
 
-    A lone value beside no figure has nothing to be compared with and no scale.
+    `waiting` are rows that the page folds away; see `summary.folded`. A lone value beside
+    no figure has nothing to be compared with and no scale. All rows are written with as many
+    digits as `figures`, the published ones among them.
     """
 
     name: str
     better: str | None
-    rows: tuple[Measured, ...]
+    shown: tuple[Measured, ...]
+    waiting: tuple[Measured, ...]
+    figures: tuple[Figure, ...]
     span: tuple[float, float] | None
 
     @property
@@ -102,12 +108,13 @@ def metrics(result: Result) -> list[Metric]:
         groups.setdefault((row.metric, row.unit, row.better), []).append(row)
     found = []
     for (name, unit, better), rows in groups.items():
+        figures = tuple(figure for row in rows for figure in row.figures)
         shown = [row.mean for row in rows]
-        shown += [figure.value for row in rows for figure in row.figures]
+        shown += [figure.value for figure in figures]
         shown += [end for row in rows if (i := row.interval) for end in (i.low, i.high)]
         title = f"{name} ({unit})" if unit else name
-        span = svg.strip_span(shown) if len(shown) > 1 else None
-        found.append(Metric(title, better, tuple(rows), span))
+        span = svg.strip_span(shown) if len(rows) > 1 or figures else None
+        found.append(Metric(title, better, *folded(rows), figures, span))
     return found
 
 

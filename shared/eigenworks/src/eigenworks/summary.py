@@ -13,6 +13,7 @@ from eigenworks.store import Unit
 
 FORMAT = "eigenworks run 1"
 QUICK = "quick: not a claim"
+SHOWN = 20
 
 Verdict = Literal["quick: not a claim", "holds", "does not hold", "undecided", "not comparable", ""]
 Status = Literal["done", "failed", "skipped", "incomplete"]
@@ -124,6 +125,17 @@ def summarise(
         seeds=tuple(seeds),
         seconds=math.fsum(unit.seconds for unit in units),
     )
+
+
+def folded(rows: Sequence[Measured]) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
+    """Rows to show at once, and those that wait behind a line when there are many.
+
+    Where more than SHOWN rows stand together, the ones without a published figure wait.
+    """
+    compared = tuple(row for row in rows if row.figures)
+    if len(rows) <= SHOWN or not compared:
+        return tuple(rows), ()
+    return compared, tuple(row for row in rows if not row.figures)
 
 
 def verdict(mean: Real, interval: Interval | None, figure: Figure) -> Verdict:

@@ -213,6 +213,8 @@ def _heat_map(plot: HeatMap) -> str:
     width = left + cell * width_cells + 10
     largest = max(abs(value) for row in values for value in row) or 1.0
     written = cell >= 30
+    whole = all(value == int(value) for row in values for value in row)
+    decimals = 0 if whole else max(1, 2 - math.floor(math.log10(largest)))
     parts = []
     for r, row in enumerate(values):
         for c, value in enumerate(row):
@@ -223,10 +225,11 @@ def _heat_map(plot: HeatMap) -> str:
                 f'height="{cell - 1:.1f}" fill-opacity="{0.04 + 0.96 * strength:.3f}"/>'
             )
             if written:
-                ink = "on-strong" if strength > 0.5 else "on-weak"
+                # Where a cell is half strong, dark letters read on it in both themes.
+                ink = "strong" if strength > 0.75 else "mid" if strength > 0.55 else "weak"
                 parts.append(
-                    f'<text class="value {ink}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" '
-                    f'text-anchor="middle">{_cell(value)}</text>'
+                    f'<text class="value on-{ink}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" '
+                    f'text-anchor="middle">{value:.{decimals}f}</text>'
                 )
     for r, name in enumerate(plot.rows):
         parts.append(
@@ -297,10 +300,6 @@ def _tick(value: Real) -> str:
     if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.10g}" if abs(value) > 1e-12 else "0"
-
-
-def _cell(value: Real) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e5 else f"{value:.3g}"
 
 
 def _cut(text: str, length: int) -> str:

@@ -8,7 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from eigenworks.formatting import duration, measured, published
-from eigenworks.summary import Measured, Result
+from eigenworks.summary import QUICK, Measured, Result, folded
+
+NARROW = 110
+"""Below this many columns the mark of a quick row is one word, and its label has the room."""
 
 STYLES = {"done": "green", "failed": "red", "skipped": "yellow", "incomplete": "yellow"}
 VERDICTS = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
@@ -28,13 +31,18 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
         if result.reason:
             console.print(f"[{style}]{escape(result.reason)}[/{style}]", soft_wrap=True)
         if result.measured:
-            console.print(_rows_table(result.measured))
+            shown, waiting = folded(result.measured)
+            console.print(_rows_table(shown, narrow=console.width < NARROW))
+            if waiting:
+                console.print(f"{len(waiting)} rows without a published figure are in the report")
+            if result.size == "quick":
+                console.print(f"[dim]{QUICK}[/dim]")
     kinds = [row.interval.kind for result in results for row in result.measured if row.interval]
     for kind in dict.fromkeys(kinds):
         console.print(f"[dim]interval: {escape(kind)}[/dim]")
 
 
-def _rows_table(rows: Sequence[Measured]) -> Table:
+def _rows_table(rows: Sequence[Measured], narrow: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
     metrics = {row.metric for row in rows}
     # One metric for all rows heads the column once and is not repeated in each.
@@ -43,13 +51,18 @@ def _rows_table(rows: Sequence[Measured]) -> Table:
     table.add_column("measured here", justify="right", no_wrap=True)
     table.add_column("verdict")
     table.add_column("seeds", justify="right")
+    figures = {
+        metric: [figure for row in rows if row.metric == metric for figure in row.figures]
+        for metric in dict.fromkeys(row.metric for row in rows)
+    }
     for row in rows:
         style = VERDICTS.get(row.verdict, "dim")
+        verdict = "quick" if narrow and row.verdict == QUICK else row.verdict
         table.add_row(
             escape(row.label) + (f", [dim]{escape(row.metric)}[/dim]" if metrics else ""),
             "\n".join(escape(published(figure, row.unit)) for figure in row.figures),
-            escape(measured(row.mean, row.interval, row.unit, row.figures)),
-            f"[{style}]{row.verdict}[/{style}]" if row.verdict else "",
+            escape(measured(row.mean, row.interval, row.unit, figures[row.metric])),
+            f"[{style}]{verdict}[/{style}]" if verdict else "",
             str(len(row.values)) if row.seeded else "–",
         )
     return table
