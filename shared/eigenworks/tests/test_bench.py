@@ -119,12 +119,19 @@ def row(**fields: object) -> dict[str, object]:
     return {"label": "a", "metric": "b", "value": 1.0} | fields
 
 
+def test_no_finite_number_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"rows": [row(value=None)]}))
+    assert read_script_output(path)[1][0]["value"] is None
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([], "no list of rows"),
         ([1], "row 0 must be an object, got int"),
         ([row(label=None)], "row 0 must have a text under 'label'"),
+        ([{"label": "a", "metric": "b"}], "row 0 must have a number or null under 'value'"),
         ([row(value="3")], "finite number under 'value', got '3'"),
         ([row(value=True)], "finite number under 'value', got True"),
         ([row(), row()], r"row 1 repeats \('a', 'b'\)"),

@@ -56,7 +56,7 @@ def run_file(path: Path, mean: float, half: float | None, status: str = "done") 
     return path
 
 
-def bench_file(path: Path, value: float, **fields: Any) -> Path:
+def bench_file(path: Path, value: float | None, **fields: Any) -> Path:
     row = {"label": "n=20", "metric": "speed over torch", "value": value, "better": "higher"}
     bench = {"name": "demo/b", "status": "done", "rows": [row | fields]}
     path.write_text(json.dumps({"format": "eigenworks bench 1", "benches": [bench]}))
@@ -100,11 +100,26 @@ def test_experiment_that_fails_now_is_worse(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("after", "fields", "status"),
-    [(2.0, {"low": 1.9, "high": 2.1}, 1), (2.0, {"low": 1.9, "high": 2.95}, 0), (2.0, {}, 0)],
+    [
+        (None, {}, 0),
+        (2.0, {"low": 1.9, "high": 2.1}, 1),
+        (2.0, {"low": 1.9, "high": 2.95}, 0),
+        (2.0, {}, 0),
+    ],
 )
-def test_benches(tmp_path: Path, after: float, fields: dict[str, float], status: int) -> None:
+def test_benches(
+    tmp_path: Path, after: float | None, fields: dict[str, float], status: int
+) -> None:
     a = bench_file(tmp_path / "a.json", 3.0, low=2.9, high=3.1)
     assert compare(a, bench_file(tmp_path / "b.json", after, **fields)).exit_code == status
+
+
+def test_equal_rows_are_counted_and_not_listed(tmp_path: Path) -> None:
+    a = run_file(tmp_path / "a.json", 90, 1)
+    ended = compare(a, a)
+    assert ended.exit_code == 0
+    assert "1 of 1 rows are the same" in ended.output
+    assert "LieBN" not in ended.output
 
 
 @pytest.mark.parametrize(

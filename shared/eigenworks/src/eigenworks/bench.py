@@ -7,7 +7,8 @@ prints a table for a person and writes to PATH
      "rows": [{"label": "float32, n=20, batch 1000", "metric": "speed over torch",
                "value": 3.1, "low": 2.9, "high": 3.3, "unit": "x", "better": "higher"}]}
 
-where (`label`, `metric`) identifies a row, and `low`, `high` (its interval), `unit` and
+where (`label`, `metric`) identifies a row, a `value` of null says that what was measured is
+no finite number (a rival that returns NaN), and `low`, `high` (its interval), `unit` and
 `better` ("higher" or "lower") may be left out. Other fields of a row are kept as they are.
 """
 
@@ -188,8 +189,10 @@ def _check_row(number: int, row: object) -> None:
         if not isinstance(row.get(field), str):
             raise BenchError(f"row {number} must have a text under {field!r}")
     for field in ("value", "low", "high"):
+        if field == "value" and field not in row:
+            raise BenchError(f"row {number} must have a number or null under 'value'")
         value = row.get(field)
-        if value is None and field != "value":
+        if value is None:
             continue
         if (
             isinstance(value, bool)

@@ -162,7 +162,11 @@ def compare(
     except IncomparableError as error:
         raise _usage(str(error)) from error
     console = _console()
-    console.print(differences_table(differences))
+    same = sum(difference.judgement == "same" for difference in differences)
+    if same < len(differences):
+        console.print(differences_table(differences))
+    if same:
+        console.print(f"{same} of {len(differences)} rows are the same")
     worse = sum(difference.judgement == "worse" for difference in differences)
     if worse:
         console.print(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -101,8 +102,8 @@ def judge(a: Entry | None, b: Entry | None) -> Judgement:
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
-    """Rows with A, B, B - A and the judgement."""
-    table = Table(pad_edge=False, header_style="bold")
+    """Rows that are not the same, with A, B, B - A and the judgement."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("row")
     table.add_column("A", justify="right")
     table.add_column("B", justify="right")
@@ -110,6 +111,8 @@ def differences_table(differences: Sequence[Difference]) -> Table:
     table.add_column("")
     before = None
     for difference in differences:
+        if difference.judgement == "same":
+            continue
         name, label, metric = difference.key
         if name != before:
             if before is not None:
@@ -170,6 +173,8 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Entry]]
     of_bench = data["format"] == bench.FORMAT
     for name, group in _groups(data):
         for row in group["rows" if of_bench else "measured"]:
+            if of_bench and row["value"] is None:
+                continue
             ends: Mapping[str, Any] = row if of_bench else (row["interval"] or {})
             interval = (
                 Interval(ends["low"], ends["high"], ends.get("kind", "")) if "low" in ends else None

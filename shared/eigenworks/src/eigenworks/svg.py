@@ -228,7 +228,8 @@ def _heat_map(plot: HeatMap) -> str:
                 # Where a cell is half strong, dark letters read on it in both themes.
                 ink = "strong" if strength > 0.75 else "mid" if strength > 0.55 else "weak"
                 parts.append(
-                    f'<text class="value on-{ink}" x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" '
+                    f'<text class="value on-{ink}" x="{x + cell / 2:.1f}" '
+                    f'y="{y + cell / 2 + 4:.1f}" '
                     f'text-anchor="middle">{value:.{decimals}f}</text>'
                 )
     for r, name in enumerate(plot.rows):
