@@ -10,13 +10,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
-from torch.autograd import Function
 
 from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import batch_first
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 
 class CholeskyEx(NamedTuple):
@@ -42,7 +41,7 @@ def triangular_congruence(
     return torch.linalg.solve_triangular(L.mH, left, upper=True, left=False)
 
 
-class _Cholesky(Function):
+class _Cholesky(Rule):
     """A -> (L, info)."""
 
     @staticmethod
@@ -82,6 +81,8 @@ class _CholeskyEager(_Cholesky):
 def _factor(
     A: Tensor, symmetrize: bool, check: bool, raise_info: bool, name: str
 ) -> tuple[Tensor, Tensor]:
+    if not needs_rule(A):
+        return _Cholesky.forward(A, symmetrize, check, raise_info, name)
     rule = _Cholesky if torch.compiler.is_compiling() else _CholeskyEager
     return rule.apply(A, symmetrize, check, raise_info, name)
 

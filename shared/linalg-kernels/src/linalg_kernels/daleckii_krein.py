@@ -14,14 +14,13 @@ derivatives.
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
-from linalg_kernels.transforms import batch_first
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 
 def _inner(G: Tensor, F: Tensor) -> Tensor:
@@ -36,7 +35,7 @@ def _add(x: Tensor | None, y: Tensor) -> Tensor:
 # --- F = f(A) -------------------------------------------------------------------------------
 
 
-class _Spectral(Function):
+class _Spectral(Rule):
     """(A, p) -> (F, w, V); w and V are not differentiable outputs."""
 
     @staticmethod
@@ -86,11 +85,13 @@ def spectral(
     name: str = "A",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = f(A) with its derivatives, and the constants w, V. `p` has the batch shape of A."""
+    if not needs_rule(A, p):
+        return _Spectral.forward(A, p, fn, symmetrize, check, positive, name)
     rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
     return rule.apply(A, p, fn, symmetrize, check, positive, name)
 
 
-class _Evaluate(Function):
+class _Evaluate(Rule):
     """As `_Spectral`, from an eigensystem that is already known."""
 
     @staticmethod
@@ -151,7 +152,7 @@ def _evaluate_jvp(ctx, dA: Tensor | None, dp: Tensor | None) -> Tensor | None:
 # --- DF = Df(A)[E] --------------------------------------------------------------------------
 
 
-class _Frechet(Function):
+class _Frechet(Rule):
     """(A, E, p) -> Df(A)[E]."""
 
     @staticmethod
@@ -204,6 +205,8 @@ def frechet(
     A: Tensor, E: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction
 ) -> Tensor:
     """Df(A)[E] with its derivatives, from A = V diag(w) V^H; only herm(E) counts."""
+    if not needs_rule(A, E, p):
+        return select.frechet(w, V, E, p, fn)
     rule = _Frechet if torch.compiler.is_compiling() else _FrechetEager
     return rule.apply(A, E, p, w, V, fn)
 
@@ -211,7 +214,7 @@ def frechet(
 # --- D²f(A)[E, H] ---------------------------------------------------------------------------
 
 
-class _Frechet2(Function):
+class _Frechet2(Rule):
     """(A, E, H, p) -> D²f(A)[E, H], symmetric in E and H; A and p carry no derivative here."""
 
     @staticmethod

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
-from torch.autograd import Function
 
 from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import batch_first
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 # Gaps below this many rounding errors of the largest eigenvalue carry no information.
 _GAP_ULPS = 8
@@ -53,7 +52,7 @@ def _warn_ill_defined(w: Tensor, M: Tensor) -> None:
         )
 
 
-class _Eigh(Function):
+class _Eigh(Rule):
     """A -> (w, V), gap-safe: dw_i = (V^H dA V)_ii and dV = V (V^H dA V / (w_j - w_i))."""
 
     @staticmethod
@@ -101,6 +100,8 @@ class _EighEager(_Eigh):
 def _decompose(
     A: Tensor, symmetrize: bool, check: bool, gauge_check: bool = False, name: str = "A"
 ) -> Eigh:
+    if not needs_rule(A):
+        return Eigh(*select.eigh(A, symmetrize, check, name))
     rule = _Eigh if torch.compiler.is_compiling() else _EighEager
     return Eigh(*rule.apply(A, symmetrize, check, gauge_check, name))
 
@@ -133,7 +134,7 @@ def eigh(
     return Eigh(restore(w, dtype), restore(V, dtype))
 
 
-class _Eigvalsh(Function):
+class _Eigvalsh(Rule):
     """A -> w without eigenvectors; they are computed when a derivative asks for them."""
 
     @staticmethod
@@ -170,6 +171,8 @@ class _EigvalshEager(_Eigvalsh):
 
 
 def _values(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
+    if not needs_rule(A):
+        return select.eigvalsh(A, symmetrize, check, name)
     rule = _Eigvalsh if torch.compiler.is_compiling() else _EigvalshEager
     return rule.apply(A, symmetrize, check, name)
 

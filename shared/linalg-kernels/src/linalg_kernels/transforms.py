@@ -1,5 +1,6 @@
 """What every rule here shares under torch.func transforms."""
 
+import inspect as _inspect
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,32 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors
+
+
+class Rule(Function):
+    """A Function with `setup_context` whose `apply` costs less.
+
+    PyTorch looks up the signature of `forward` in every call, 30 µs; a function that carries
+    its signature is spared that.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        forward = cls.__dict__.get("forward")
+        if isinstance(forward, staticmethod):
+            signature = _inspect.signature(forward.__func__)
+            forward.__func__.__signature__ = signature  # ty: ignore[unresolved-attribute]
+
+
+def needs_rule(*tensors: Tensor | None) -> bool:
+    """Whether a derivative, a transform or a tracer may ask more of a call than its value."""
+    if torch.is_grad_enabled() and any(T is not None and T.requires_grad for T in tensors):
+        return True
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def batch_first(size: int, dims: tuple, tensors: tuple) -> list:

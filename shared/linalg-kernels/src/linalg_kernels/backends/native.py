@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -123,12 +124,17 @@ def load() -> ctypes.CDLL:
         library, _, reason = _load()
     if library is None:
         raise NativeUnavailableError(reason)
+    _loaded["library"] = library
     return library
+
+
+# The library once it is there, for calls that cannot afford a lock.
+_loaded: dict[str, ctypes.CDLL] = {}
 
 
 def available() -> bool:
     """Whether the native library can be used here."""
-    return not why_unavailable()
+    return "library" in _loaded or not why_unavailable()
 
 
 def why_unavailable() -> str:
@@ -181,8 +187,7 @@ class Function:
 IDENTITY, LOG, EXP, SQRT, INV_SQRT, INVERSE, POWER, TABLE = range(8)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Flat index of the first matrix with `info` not 0, and of the first that is far from
     symmetric; -1 for none."""
 
@@ -194,12 +199,13 @@ _REPORT = ctypes.c_int64 * 2
 
 
 def _call(name: str, A: Tensor, *arguments: object) -> None:
+    library = _loaded.get("library") or load()
     n = A.shape[-1]
-    status = getattr(load(), name)(
+    status = getattr(library, name)(
         DTYPES[A.dtype],
         A.numel() // (n * n),
         n,
-        *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments),
+        *[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments],
         torch.get_num_threads(),
     )
     if status:
@@ -233,7 +239,6 @@ def _spectral(
     info = torch.empty(batch, dtype=torch.int32)
     if A.numel() == 0:
         return w, V, F, info.zero_(), Report(-1)
-    asymmetry = A.new_empty(batch) if tolerance < math.inf else None
     L, stride = _factor(L, A)
     kind, table, floor = (IDENTITY, None, -math.inf) if f is None else (f.kind, f.table, f.floor)
     table = None if table is None else table.contiguous()
@@ -242,7 +247,7 @@ def _spectral(
         "lk_spectral",
         A,
         *(symmetrize, A, L, stride, kind, table, floor, f is None, w, V, F, info),
-        *(asymmetry, tolerance, report),
+        *(None, tolerance, report),
     )
     return w, V, F, info, Report(*report)
 
@@ -338,9 +343,8 @@ def cholesky(
     info = torch.empty(A.shape[:-2], dtype=torch.int32)
     if A.numel() == 0:
         return L, info.zero_(), Report(-1)
-    asymmetry = A.new_empty(A.shape[:-2]) if tolerance < math.inf else None
     report = _REPORT()
-    _call("lk_cholesky", A, symmetrize, A, L, info, asymmetry, tolerance, report)
+    _call("lk_cholesky", A, symmetrize, A, L, info, None, tolerance, report)
     return L, info, Report(*report)
 
 

@@ -66,7 +66,7 @@ enum {
  * index of an eigenvalue that did not converge.
  * asymmetry (or null): max |A - A^T| / max |A| of each matrix.
  * report: the first matrix whose info is not 0, and the first whose asymmetry
- * is above `tolerance`; -1 for none. */
+ * is above `tolerance` (infinite: not looked at); -1 for none. */
 LK_API int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                            const void* A, const void* L, int64_t L_stride, int32_t kind,
                            const void* table, double floor, int32_t sorted, void* w, void* V,

@@ -1,5 +1,6 @@
 // The C interface: choose the instruction set, cut the batch into blocks, run.
 #include <atomic>
+#include <cmath>
 #include <new>
 #include <string>
 #include <vector>
@@ -120,6 +121,15 @@ int64_t first_of(const T* x, int64_t count, Bad bad) {
   return -1;
 }
 
+// Where asymmetries go: to the caller, to a buffer of this thread if only the
+// report is wanted, or nowhere.
+void* asymmetry_room(void* asymmetry, double tolerance, int64_t batch) {
+  thread_local std::vector<double> buffer;
+  if (asymmetry != nullptr || std::isinf(tolerance)) return asymmetry;
+  if ((int64_t)buffer.size() < batch) buffer.resize((size_t)batch);
+  return buffer.data();
+}
+
 void write_report(int32_t dtype, int64_t batch, const int32_t* info, const void* asymmetry,
                   double tolerance, int64_t* report) {
   report[0] = first_of(info, batch, [](int32_t i) { return i != 0; });
@@ -164,6 +174,11 @@ int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                     const void* L, int64_t L_stride, int32_t kind, const void* table, double floor,
                     int32_t sorted, void* w, void* V, void* F, int32_t* info, void* asymmetry,
                     double tolerance, int64_t* report, int32_t threads) {
+  try {
+    asymmetry = asymmetry_room(asymmetry, tolerance, batch);
+  } catch (const std::bad_alloc&) {
+    return LK_ERROR_MEMORY;
+  }
   SpectralArgs args{batch, n, symmetrize, A, L, L_stride, {kind, table, floor},
                     sorted, w, V, F, info, asymmetry};
   int32_t status = run(dtype, args, &TypedKernels::spectral, threads, true);
@@ -188,6 +203,11 @@ int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     void* L, int32_t* info, void* asymmetry, double tolerance, int64_t* report,
                     int32_t threads) {
+  try {
+    asymmetry = asymmetry_room(asymmetry, tolerance, batch);
+  } catch (const std::bad_alloc&) {
+    return LK_ERROR_MEMORY;
+  }
   CholeskyArgs args{batch, n, symmetrize, A, L, info, asymmetry};
   int32_t status = run(dtype, args, &TypedKernels::cholesky, threads);
   if (status == LK_OK) write_report(dtype, batch, info, asymmetry, tolerance, report);
