@@ -1,6 +1,7 @@
 """The description of the machine, and which distributions are members."""
 
 import json
+from pathlib import Path
 
 import pytest
 from eigenworks import machine
@@ -32,12 +33,12 @@ def test_member_describes_itself_and_may_fail(monkeypatch: pytest.MonkeyPatch) -
                 raise self.value
             return lambda: self.value
 
-    points = [Point("kernels", {"isa": "avx2"}), Point("other", OSError("no library"))]
+    points = [Point("kernels", Path("native.so")), Point("other", OSError("no library"))]
 
     def entry_points(group: str) -> list[Point]:
         return points if group == "eigenworks.machine" else []
 
     monkeypatch.setattr(machine, "entry_points", entry_points)
     described = machine.describe(threads=1)
-    assert described["kernels"] == {"isa": "avx2"}
+    assert described["kernels"] == "native.so"
     assert described["other"] == "OSError: no library"

@@ -1,7 +1,8 @@
 """A description of the machine and the software, as plain JSON values.
 
 Members are described by their metadata and by what they say of themselves through entry
-points of the group `eigenworks.machine`; none is imported by name.
+points of the group `eigenworks.machine` (functions whose result is shown as text); none is
+imported by name.
 """
 
 import os
@@ -60,7 +61,7 @@ def describe(threads: int) -> dict[str, Any]:
         described["gpu"] = gpu
     for point in entry_points(group=SELF_DESCRIPTIONS):
         try:
-            described[point.name] = dict(point.load()())
+            described[point.name] = str(point.load()())
         # A member that cannot describe itself must not stop the run of the others.
         except Exception as error:
             described[point.name] = f"{type(error).__name__}: {error}"
