@@ -4,6 +4,7 @@ import pytest
 import torch
 from linalg_kernels.iterative import _scalings, newton_schulz_sqrtm, pade_sqrtm
 from linalg_kernels.spectral import inv_sqrtm, sqrtm
+from torch.autograd import gradcheck, gradgradcheck
 from torch.linalg import LinAlgError
 
 ROOTS = [newton_schulz_sqrtm, pade_sqrtm]
@@ -122,6 +123,7 @@ def test_gradient_approaches_that_of_the_exact_root(root):
     torch.testing.assert_close(gradient(lambda A: root(A, **arguments).Z), gradient(inv_sqrtm))
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("root", ROOTS)
 def test_bad_arguments_are_named(root):
     A = torch.eye(2).repeat(3, 1, 1)
@@ -143,3 +145,9 @@ def test_degenerate_sizes(root):
     assert [T.shape for T in root(torch.zeros(2, 0, 0))] == [(2, 0, 0), (2, 0, 0), (2,)]
     assert [T.shape for T in root(torch.zeros(0, 3, 3))] == [(0, 3, 3), (0, 3, 3), (0,)]
     torch.testing.assert_close(root(torch.tensor([[4.0]])).S.item(), 2.0)
+
+
+def test_derivatives_of_a_coarse_approximant_are_its_own():
+    A = definite(3, 100.0).requires_grad_()
+    assert gradcheck(lambda A: pade_sqrtm(A, 2)[:2], (A,), check_forward_ad=True)
+    assert gradgradcheck(lambda A: pade_sqrtm(A, 2).S, (A,))

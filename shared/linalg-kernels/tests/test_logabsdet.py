@@ -55,6 +55,7 @@ def test_singular_elements():
     assert logabsdet_sym(H, check=False).tolist() == [0.0, -torch.inf]
 
 
+@pytest.mark.bad_input
 def test_bad_input_is_named():
     H = hermitian(3, 2, 2)
     H[2, 0, 1] = torch.nan

@@ -90,6 +90,7 @@ def test_singular_elements_are_named(method):
     torch.testing.assert_close(polar(A, method, check=False)[0], torch.eye(3))
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("method", METHODS)
 def test_bad_input_is_named(method):
     A = random(3, 2, 2)

@@ -191,6 +191,7 @@ def test_third_derivative_is_not_cut_off():
     torch.testing.assert_close(d(zero), difference, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.bad_input
 def test_what_is_not_a_rotation_is_refused_by_name():
     eye = torch.eye(3).repeat(2, 1, 1)
     reflection = eye.clone()

@@ -73,6 +73,7 @@ def test_the_generator_fixes_the_signs():
     assert torch.equal(first.value, second.value)
 
 
+@pytest.mark.bad_input
 def test_bad_arguments_are_named():
     like = torch.zeros(3)
     with pytest.raises(ValueError, match="samples must be >= 1, got 0"):

@@ -100,7 +100,7 @@ def newton_schulz_sqrtm(
 
     Coupled Newton-Schulz iteration Y <- Y T, Z <- T Z, T = α (3I - α² Z Y) / 2 from
     Y = A / bound, Z = I: three products a step and nothing else. Derivatives are those of the
-    iteration. Use `sqrtm` and `inv_sqrtm` where accuracy matters.
+    iteration at a fixed bound. Use `sqrtm` and `inv_sqrtm` where accuracy matters.
 
     Args:
         A: Stands for (A + A^H)/2.
@@ -155,7 +155,7 @@ def pade_sqrtm(
     n = A.shape[-1]
     if n == 0:
         return _with_residual(A, A, A, dtype)
-    mean = A.detach().diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
+    mean = A.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
     eye = torch.eye(n, dtype=A.dtype, device=A.device)
     angles = [j * math.pi / (2 * degree + 1) for j in range(1, degree + 1)]
     real = mean.dtype

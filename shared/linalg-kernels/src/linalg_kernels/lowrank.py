@@ -43,7 +43,7 @@ def rank1(
 
     By powers of the smaller Gram matrix, from a start that depends on A alone: for min(m, n)
     <= 256 repeated squaring, for which no A is unfavourable (`subspace.leading_eigenvector`);
-    above, and for operators, subspace iteration on 8 fixed Gaussian columns. Where the largest
+    above, and for operators, subspace iteration on 8 fixed columns. Where the largest
     singular value is repeated, u and v are some pair of its space. A = 0 gives s = 0 with unit
     u and v.
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from linalg_kernels import errors
 from linalg_kernels.transforms import read
 
-# Seed of the start block of `block_power`, so that results are reproducible.
-_SEED = 20
+# Odd multipliers of a mixing hash in wrapping 64-bit arithmetic.
+_MULTIPLIERS = (6364136223846793005, 1442695040888963407, -49064778989728563)
 
 
 def default_tol(dtype: torch.dtype, n: int) -> float:
@@ -62,14 +62,21 @@ def leading_eigenvector(G: Tensor, squarings: int, tol: float) -> Tensor:
 
 
 def start_block(n: int, width: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Gaussian (n, width), from a fixed seed unless a generator is given."""
-    device = like.device if generator is None else generator.device
-    if generator is None:
-        generator = torch.Generator("cpu").manual_seed(_SEED)
-        device = torch.device("cpu")
+    """A random block (n, width): Gaussian from the generator, or always the same, from a hash.
+
+    The hash of row and column needs no generator, which could not be traced.
+    """
     real = like.real.dtype if like.is_complex() else like.dtype
-    X = torch.randn(n, width, generator=generator, dtype=real, device=device)
-    return X.to(like.device, like.dtype)
+    if generator is not None:
+        X = torch.randn(n, width, generator=generator, dtype=real, device=generator.device)
+        return X.to(like.device, like.dtype)
+    rows = torch.arange(1, n + 1, device=like.device)[:, None]
+    columns = torch.arange(1, width + 1, device=like.device)
+    bits = rows * _MULTIPLIERS[0] + columns * _MULTIPLIERS[1]
+    for shift in (33, 29):
+        bits = (bits ^ (bits >> shift)) * _MULTIPLIERS[2]
+    uniform = ((bits >> 32) & 0xFFFFFF).to(real) / 2**23 - 1
+    return uniform.to(like.dtype)
 
 
 def block_power(
