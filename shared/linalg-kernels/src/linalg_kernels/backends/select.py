@@ -27,6 +27,13 @@ _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto
 # Orders that the native library takes: beyond, blocks outgrow the cache.
 NATIVE_LIMIT = 64
 
+# A block costs the same with one matrix in it as with all of its lanes filled. Smallest batch
+# for which the native library was measured to be the faster one, up to an order each.
+_EIGEN = ((24, 1), (32, 2), (48, 3), (64, 4))
+_SPECTRAL = ((32, 1), (48, 2), (64, 3))
+_PRODUCT = ((48, 1), (64, 3))
+_CHOLESKY = ((32, 1), (48, 3), (64, 4))
+
 
 @contextlib.contextmanager
 def backend(name: Choice) -> Iterator[None]:
@@ -88,25 +95,23 @@ def backend_info() -> BackendInfo:
     )
 
 
-def _faster(n: int, batch: int) -> bool:
-    """Whether the native library beats torch by itself on that many matrices of order n."""
-    return n <= 16 or batch >= (2 if n <= 24 else 4 if n <= 32 else 8)
+def _native_takes(least: tuple[tuple[int, int], ...], *tensors: Tensor | None) -> bool:
+    """Whether the native library computes a primitive of A, the first of `tensors`.
 
-
-def _native_takes(*tensors: Tensor | None) -> bool:
-    """Whether the native library computes this primitive of A, the first of `tensors`."""
-    if torch.compiler.is_compiling():
-        return False
+    `least` says from which batch on it is the faster one.
+    """
     choice = _choice.get()
-    if choice == "torch":
+    if torch.compiler.is_compiling() or choice == "torch":
         return False
     A = tensors[0]
     assert A is not None
     n = A.shape[-1]
     if not 1 <= n <= NATIVE_LIMIT or A.numel() == 0:
         return False
-    if choice == "auto" and not _faster(n, A.numel() // (n * n)):
-        return False
+    if choice == "auto":
+        batch = A.numel() // (n * n)
+        if batch < next(enough for order, enough in least if n <= order):
+            return False
     if not all(T is None or _is_plain(T, A.dtype) for T in tensors):
         return False
     return errors.can_read(A) and native.available()
@@ -161,7 +166,7 @@ def _settled(info: Tensor, report: native.Report, check: bool) -> bool:
 
 def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of the Hermitian matrix that A stands for."""
-    if _native_takes(A):
+    if _native_takes(_EIGEN, A):
         w, V, info, report = native.eigh(
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
@@ -173,7 +178,7 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
 
 def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
     """Ascending eigenvalues of the Hermitian matrix that A stands for."""
-    if _native_takes(A):
+    if _native_takes(_EIGEN, A):
         w, info, report = native.eigvalsh(
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
@@ -188,7 +193,7 @@ def spectral(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = V f(w) V^H, w in any order, and V of the Hermitian matrix that A stands for."""
     f = _known(fn, p)
-    if f is not None and _native_takes(A, p):
+    if f is not None and _native_takes(_SPECTRAL, A, p):
         F, w, V, info, report = native.spectral(
             A, f, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
@@ -201,7 +206,7 @@ def spectral(
 
 def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """V f(w) V^H."""
-    if not _native_takes(V, w, p):
+    if not _native_takes(_PRODUCT, V, w, p):
         return reference.evaluate(w, V, p, fn)
     f = _known(fn, p)
     if f is None:
@@ -211,7 +216,7 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
 
 def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H."""
-    if not (E.shape == V.shape and _native_takes(V, w, E, p)):
+    if not (E.shape == V.shape and _native_takes(_PRODUCT, V, w, E, p)):
         return reference.frechet(w, V, E, p, fn)
     f = _known(fn, p)
     if f is None:
@@ -221,7 +226,7 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
 
 def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """Lower factor and info of the Hermitian matrix that A stands for."""
-    if _native_takes(A):
+    if _native_takes(_CHOLESKY, A):
         L, info, report = native.cholesky(
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
@@ -237,6 +242,6 @@ def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tenso
 def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
     """herm(L^-H Φ(L^H G) L^-1), the adjoint of A -> L; differentiable."""
     differentiable = torch.is_grad_enabled() and (L.requires_grad or G.requires_grad)
-    if not differentiable and L.shape == G.shape and _native_takes(L, G):
+    if not differentiable and L.shape == G.shape and _native_takes(_CHOLESKY, L, G):
         return native.cholesky_vjp(L, G)
     return reference.cholesky_vjp(L, G)
