@@ -1,5 +1,6 @@
 """Batched, differentiable matrix functions and factorisations for PyTorch."""
 
+from linalg_kernels.backends.select import BackendInfo, backend, backend_info
 from linalg_kernels.barycenter import ConvergenceWarning
 from linalg_kernels.cholesky import (
     CholeskyEx,
@@ -15,8 +16,11 @@ from linalg_kernels.covariance import covariance, shrink_covariance
 from linalg_kernels.eigen import Eigh, eigh, eigvalsh
 from linalg_kernels.errors import LinAlgError
 from linalg_kernels.householder import householder_apply, householder_product
+from linalg_kernels.iterative import ApproximateRoot, newton_schulz_sqrtm, pade_sqrtm
 from linalg_kernels.karcher import karcher_mean
+from linalg_kernels.linear_operator import LinearOperator
 from linalg_kernels.logabsdet import logabsdet_sym
+from linalg_kernels.lowrank import rank1, remove_rank1, svd_topk, whitened_lowrank
 from linalg_kernels.lyapunov import lyapunov, sylvester
 from linalg_kernels.means import log_cholesky_mean
 from linalg_kernels.polar import polar
@@ -32,7 +36,7 @@ from linalg_kernels.spectral import (
     spectral_fn,
     sqrtm,
 )
-from linalg_kernels.trace import hutchinson_trace
+from linalg_kernels.trace import TraceEstimate, hutchinson_trace
 from linalg_kernels.vech import unvech, vech
 from linalg_kernels.wasserstein import wasserstein_mean
 
@@ -47,12 +51,18 @@ __all__ = [
     "lyapunov", "sylvester",
     # orthogonal matrices
     "so_exp", "so_log", "polar", "householder_product", "householder_apply",
+    # low rank
+    "LinearOperator", "rank1", "remove_rank1", "svd_topk", "whitened_lowrank",
+    # approximate roots
+    "ApproximateRoot", "newton_schulz_sqrtm", "pade_sqrtm",
     # determinants and traces
-    "logabsdet_sym", "hutchinson_trace",
+    "logabsdet_sym", "TraceEstimate", "hutchinson_trace",
     # symmetric matrices as vectors
     "vech", "unvech",
     # means
     "karcher_mean", "log_cholesky_mean", "wasserstein_mean", "ConvergenceWarning",
+    # what computes
+    "BackendInfo", "backend", "backend_info",
     # errors
     "LinAlgError",
     # covariance

@@ -157,7 +157,11 @@ def lyapunov(
         _check_solvable(a, a, ("A", "A"))
     A, C, U = (T.expand(*batch, n, n) for T in (A, C, U))
     a = a.expand(*batch, n)
-    return restore(solve(A, A, C, a, U, a, U), dtype)
+    B, b, V = A, a, U
+    if torch.compiler.is_compiling():
+        # Dynamo does not trace a Function that is given one tensor twice.
+        B, b, V = A.clone(), a.clone(), U.clone()
+    return restore(solve(A, B, C, a, U, b, V), dtype)
 
 
 @full_precision

@@ -96,14 +96,16 @@ def check_gradgrad(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
     assert gradgradcheck(fn, _leaves(inputs), check_fwd_over_rev=True)
 
 
-def check_forward_mode(fn: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
-    """Forward mode against finite differences, alone and batched over tangents."""
+def check_forward_mode(
+    fn: Callable[..., Any], inputs: Sequence[Tensor], batched: bool = True
+) -> None:
+    """Forward mode against finite differences, alone and `batched` over tangents."""
     assert gradcheck(
         fn,
         _leaves(inputs),
         check_forward_ad=True,
         check_backward_ad=False,
-        check_batched_forward_grad=True,
+        check_batched_forward_grad=batched,
         check_undefined_grad=False,
         check_batched_grad=False,
     )
