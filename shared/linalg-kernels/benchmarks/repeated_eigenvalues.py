@@ -13,7 +13,9 @@ import argparse
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import linalg_kernels as lk
 import mpmath
@@ -64,13 +66,13 @@ def exact_hvp(A: Tensor, G: Tensor, H: Tensor) -> Tensor:
     with mpmath.workdps(digits):
         n = A.shape[-1]
 
-        def matrix(T: Tensor) -> mpmath.matrix:
+        def matrix(T: Tensor) -> Any:
             return mpmath.matrix([[mpmath.mpf(float(x)) for x in row] for row in T])
 
         a, g, h = matrix(A), matrix((G + G.mT) / 2), matrix((H + H.mT) / 2)
         step = mpmath.mpf(10) ** -15
 
-        def frechet(m: mpmath.matrix) -> mpmath.matrix:
+        def frechet(m: Any) -> Any:
             w, V = mpmath.eigsy(m)
             inner = V.T * g * V
             for i in range(n):
@@ -115,7 +117,7 @@ def measure() -> list[dict]:
     H = (H + H.mT) / 2
     rows = []
 
-    def add(what: str, at: str, exact: Tensor, results: dict[str, Tensor | None]) -> None:
+    def add(what: str, at: str, exact: Tensor, results: Mapping[str, Tensor | None]) -> None:
         for way, got in results.items():
             error = relative(got, exact)
             rows.append(
