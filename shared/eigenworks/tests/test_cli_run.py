@@ -257,7 +257,12 @@ def test_list_shows_claim_data_and_what_is_broken(offer: Callable[..., Path]) ->
     offer(SKIPPED, "absent", gone="no_such_module:experiment")
     ended = eigenworks("list")
     assert ended.exit_code == 1
-    for text in ("demo/absent", "It works.", "HDM05: pip install hdm05", "cannot be imported"):
+    for text in (
+        "demo/absent",
+        "It works.",
+        "HDM05, not here, get it with: pip install hdm05",
+        "cannot be imported",
+    ):
         assert text in ended.output
 
 

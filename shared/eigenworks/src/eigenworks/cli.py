@@ -39,39 +39,21 @@ def main() -> None:
 def list_experiments(names: Names = None) -> None:
     """Lists the installed experiments, their claims and whether their data are here."""
     from rich.markup import escape
-    from rich.table import Table
 
     from eigenworks.discover import Broken
-    from eigenworks.formatting import duration
+    from eigenworks.table import print_experiment
 
     console = _console()
     broken = False
-    table = Table(pad_edge=False, header_style="bold")
-    for heading in ("experiment", "claim", "data", "quick", "full"):
-        table.add_column(heading)
     for offer in _offers(names or []):
         experiment = offer.load()
         if isinstance(experiment, Broken):
             broken = True
-            told = f"[red]cannot be imported: {escape(experiment.error)}[/red]"
-            table.add_row(f"[bold]{escape(offer.name)}[/bold]", told, "", "", "")
-            continue
-        data = [
-            f"[green]✓[/green] {escape(source.name)}"
-            if source.available()
-            else f"[yellow]–[/yellow] {escape(source.name)}: {escape(source.how)}"
-            for source in experiment.data
-        ]
-        table.add_row(
-            f"[bold]{escape(offer.name)}[/bold]\n{escape(experiment.title)}",
-            f"{escape(experiment.claim.text)}\n[dim]{escape(experiment.claim.source)}[/dim]",
-            "\n".join(data),
-            *(
-                f"about {duration(size.seconds * max(1, len(size.seeds)))}"
-                for size in (experiment.quick, experiment.full)
-            ),
-        )
-    console.print(table)
+            error = escape(experiment.error)
+            console.print(f"[bold]{escape(offer.name)}[/bold] [red]cannot be imported[/red]")
+            console.print(f"[red]{error}[/red]\n", soft_wrap=True)
+        else:
+            print_experiment(console, experiment)
     raise typer.Exit(1 if broken else 0)
 
 

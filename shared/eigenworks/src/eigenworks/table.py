@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eigenworks.experiment import Experiment
 from eigenworks.formatting import duration, measured, published
 from eigenworks.summary import QUICK, Measured, Result, folded
 
@@ -15,6 +16,24 @@ NARROW = 110
 
 STYLES = {"done": "green", "failed": "red", "skipped": "yellow", "incomplete": "yellow"}
 VERDICTS = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+
+
+def print_experiment(console: Console, experiment: Experiment) -> None:
+    """What an experiment claims, whether its data are here, and how long it takes."""
+    claim = experiment.claim
+    quick, full = (
+        duration(size.seconds * max(1, len(size.seeds)))
+        for size in (experiment.quick, experiment.full)
+    )
+    console.print(f"[bold]{escape(experiment.name)}[/bold] {escape(experiment.title)}")
+    console.print(f"Claim: {escape(claim.text)} [dim]({escape(claim.source)})[/dim]")
+    for source in experiment.data:
+        if source.available():
+            console.print(f"Data: [green]✓[/green] {escape(source.name)}")
+        else:
+            how = f"[yellow]not here, get it with: {escape(source.how)}[/yellow]"
+            console.print(f"Data: {escape(source.name)}, {how}", soft_wrap=True)
+    console.print(f"Takes about {quick} quick, {full} full\n")
 
 
 def print_results(console: Console, results: Sequence[Result]) -> None:
