@@ -8,19 +8,20 @@ import sys
 
 import linalg_kernels
 import torch
-from linalg_kernels.backends import native
 
 
 def main() -> int:
     print(f"Python {sys.version.split()[0]}, torch {torch.__version__}")
-    if not native.available():
-        print(f"error: {native.why_unavailable()}", file=sys.stderr)
+    info = linalg_kernels.backend_info()
+    print(info)
+    if info.native is None:
+        print(f"error: {info.reason}", file=sys.stderr)
         return 1
-    print(native.info())
     # The library is not only found: it factorises, and its factor gives the matrix back.
     X = torch.randn(64, 8, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     A = X @ X.mT
-    L = linalg_kernels.cholesky(A)
+    with linalg_kernels.backend("native"):
+        L = linalg_kernels.cholesky(A)
     error = ((L @ L.mT - A).abs().amax() / A.abs().amax()).item()
     if not error < 1e-14:
         print(f"error: cholesky is off by {error:.1e} of the largest entry", file=sys.stderr)

@@ -25,8 +25,9 @@ _BUILD_TOOL = re.compile(
     r"cmake|ninja|make|gmake)(-[\d.]+)?(\.exe)?$"
 )
 _PROBE = """
-import linalg_kernels.backends.native as native
-print(native.available(), native.why_unavailable())
+import linalg_kernels
+print(linalg_kernels.backend_info())
+assert linalg_kernels.backend_info().native is None, "a native library without a compiler"
 """
 
 
@@ -66,8 +67,6 @@ def without_compiler(arguments: list[str], root: Path = ROOT) -> str:
         run(["uv", "sync", "--locked", "--quiet"], cwd=fresh, env=environment)
         probe = run(["uv", "run", "--no-sync", "python", "-c", _PROBE], cwd=fresh, env=environment)
         print(probe.stdout.strip())
-        if not probe.stdout.startswith("False"):
-            raise ToolError(f"the native library is there without a compiler: {probe.stdout}")
         pytest = ["uv", "run", "--no-sync", "pytest", "--quiet", *arguments]
         result = run(pytest, cwd=fresh, env=environment)
         return result.stdout.strip().splitlines()[-1]
