@@ -7,12 +7,23 @@ by P^-½ by a rotation only: one Cholesky factorisation instead of an eigendecom
 from dataclasses import dataclass
 
 import torch
-from linalg_kernels import cholesky, expm, karcher_mean, logm, powm, sqrtm, triangular_congruence
+from linalg_kernels import (
+    cholesky,
+    daleckii_krein,
+    expm,
+    karcher_mean,
+    logm,
+    powm,
+    scalar,
+    sqrtm,
+    triangular_congruence,
+)
 from torch import Tensor
 
 from spd_metrics import inputs
-from spd_metrics.charts import Chart, power
-from spd_metrics.euclidean import trace_inner
+from spd_metrics.charts import SMALL_THETA, Chart, box_cox, power
+from spd_metrics.euclidean import Euclidean, trace_inner
+from spd_metrics.fixed_point import iterate
 from spd_metrics.geometry import Geometry
 from spd_metrics.log_spectrum import log_sums
 from spd_metrics.metric import Pullback
@@ -91,6 +102,113 @@ class AffineInvariantGeometry(Geometry):
         return torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
 
 
+# --- powers near 0 --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Log1p:
+    """log(1 + θx)/θ."""
+
+    theta: float
+    name: str = "log1p"
+
+    def value(self, w: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        return torch.log1p(self.theta * w) / self.theta
+
+    def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor:
+        return scalar.LOG.first(1 + self.theta * a, 1 + self.theta * b, p)
+
+    def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:
+        x, y, z = (1 + self.theta * v for v in (a, b, c))
+        return self.theta * scalar.LOG.second(x, y, z, p)
+
+    def by_exponent(self) -> scalar.ScalarFunction:
+        raise TypeError("log1p has no exponent")
+
+
+@dataclass(frozen=True)
+class _Expm1:
+    """(exp(θx) - 1)/θ."""
+
+    theta: float
+    name: str = "expm1"
+
+    def value(self, w: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        return torch.expm1(self.theta * w) / self.theta
+
+    def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor:
+        return scalar.EXP.first(self.theta * a, self.theta * b, p)
+
+    def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:
+        x, y, z = (self.theta * v for v in (a, b, c))
+        return self.theta * scalar.EXP.second(x, y, z, p)
+
+    def by_exponent(self) -> scalar.ScalarFunction:
+        raise TypeError("expm1 has no exponent")
+
+
+def _apply(fn: scalar.ScalarFunction, A: Tensor) -> Tensor:
+    return daleckii_krein.spectral(A, None, fn, check=False)[0]
+
+
+@dataclass(frozen=True)
+class SmallPowerGeometry(Geometry):
+    """The affine-invariant metric of X = I + θB, over θ², in coordinates B = (P^θ - I)/θ.
+
+    Seen from B are M = L^-1 (B' - B) L^-T with L L^T = I + θB: L^-1 X' L^-T = I + θM. Every
+    1/θ is inside a log1p or expm1, so that no digit is lost for θ -> 0, where it is flat.
+    """
+
+    theta: float
+    alpha: float = 1.0
+    beta: float = 0.0
+
+    def _factor(self, B: Tensor) -> Tensor:
+        identity = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
+        return cholesky(identity + self.theta * B, check=False, name="P")
+
+    def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
+        L = self._factor(X)
+        seen = triangular_congruence(L, V)
+        return trace_inner(seen, triangular_congruence(L, W), self.alpha, self.beta)
+
+    def exp(self, X: Tensor, V: Tensor) -> Tensor:
+        L = self._factor(X)
+        moved = L @ _apply(_Expm1(self.theta), triangular_congruence(L, V)) @ L.mT
+        return X + _symmetric(moved)
+
+    def _logs(self, L: Tensor, X: Tensor, Y: Tensor) -> Tensor:
+        return _apply(_Log1p(self.theta), triangular_congruence(L, Y - X))
+
+    def log(self, X: Tensor, Y: Tensor) -> Tensor:
+        L = self._factor(X)
+        return _symmetric(L @ self._logs(L, X, Y) @ L.mT)
+
+    def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
+        L = self._factor(X)
+        identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+        seen = identity + self.theta * triangular_congruence(L, Y - X)
+        E = L @ sqrtm(seen, check=False)
+        return _symmetric(E @ triangular_congruence(L, V) @ E.mT)
+
+    def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
+        logs = self._logs(self._factor(X), X, Y)
+        return trace_inner(logs, logs, self.alpha, self.beta)
+
+    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+        def step(B: Tensor) -> tuple[Tensor, Tensor]:
+            L = self._factor(B)
+            logs = self._logs(L[..., None, :, :], B[..., None, :, :], X)
+            J = (weights[..., None, None] * logs).sum(-3)
+            moved = _symmetric(L @ _apply(_Expm1(self.theta), J) @ L.mT)
+            return B + moved, torch.linalg.matrix_norm(moved)
+
+        return iterate(step, (weights[..., None, None] * X).sum(-3), "AffineInvariant.mean")
+
+    def identity(self, X: Tensor) -> Tensor:
+        return torch.zeros(X.shape[-2:], dtype=X.dtype, device=X.device)
+
+
 @dataclass(frozen=True)
 class AffineInvariant(Pullback):
     """d(P, Q) = ‖log(P^-θ/2 Q^θ P^-θ/2)‖/|θ| with ‖V‖² = alpha ‖V‖_F² + beta (tr V)².
@@ -99,7 +217,7 @@ class AffineInvariant(Pullback):
     every congruence P -> A P A^T.
 
     Args:
-        theta: Power of the deformation, not 0 (there the metric becomes `LogEuclidean`).
+        theta: Power of the deformation; at 0 the metric is `LogEuclidean`.
         alpha: > 0.
         beta: > -alpha/n for n x n matrices.
     """
@@ -114,15 +232,19 @@ class AffineInvariant(Pullback):
 
     @property
     def chart(self) -> Chart:
-        """The matrix power θ."""
-        return power(self.theta)
+        """P^θ; for small θ (P^θ - I)/θ, which goes over into the logarithm."""
+        return box_cox(self.theta) if abs(self.theta) < SMALL_THETA else power(self.theta)
 
     @property
-    def geometry(self) -> AffineInvariantGeometry:
+    def geometry(self) -> Geometry:
         """Positive definite matrices with the metric of θ = 1."""
+        if self.theta == 0:
+            return Euclidean(self.alpha, self.beta)
+        if abs(self.theta) < SMALL_THETA:
+            return SmallPowerGeometry(self.theta, self.alpha, self.beta)
         return AffineInvariantGeometry(self.alpha, self.beta)
 
     @property
     def scale(self) -> float:
-        """1/θ²."""
-        return 1 / self.theta**2
+        """1/θ², which the chart of small θ contains."""
+        return 1.0 if abs(self.theta) < SMALL_THETA else 1 / self.theta**2

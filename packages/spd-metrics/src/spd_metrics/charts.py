@@ -15,6 +15,7 @@ from linalg_kernels.scalar import ScalarFunction
 from torch import Tensor
 
 from spd_metrics import inputs
+from spd_metrics.box_cox import BoxCox, InverseBoxCox
 
 Matrix = Float[Tensor, "*batch n n"]
 
@@ -79,72 +80,6 @@ class Function:
         return self.of.value(w, None if p is None else p[..., None])
 
 
-@dataclass(frozen=True)
-class BoxCox:
-    """(w^theta - 1)/theta = expm1(theta log w)/theta, and log w for theta = 0.
-
-    The power as it goes over into the logarithm (Box and Cox 1964): accurate for small theta,
-    where w^theta/theta is not.
-    """
-
-    theta: float
-    name: str = "box_cox"
-
-    def _exponent(self, w: Tensor) -> Tensor:
-        return torch.full((), self.theta, dtype=w.dtype, device=w.device)
-
-    def value(self, w: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        if self.theta == 0:
-            return torch.log(w)
-        return torch.expm1(self.theta * torch.log(w)) / self.theta
-
-    def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        if self.theta == 0:
-            return scalar.LOG.first(a, b, None)
-        return scalar.POWER.first(a, b, self._exponent(a)) / self.theta
-
-    def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        if self.theta == 0:
-            return scalar.LOG.second(a, b, c, None)
-        return scalar.POWER.second(a, b, c, self._exponent(a)) / self.theta
-
-    def inverse(self, x: Tensor) -> Tensor:
-        if self.theta == 0:
-            return torch.exp(x)
-        return torch.exp(torch.log1p(self.theta * x) / self.theta)
-
-    def by_exponent(self) -> ScalarFunction:
-        raise TypeError("the exponent of a chart is fixed")
-
-
-@dataclass(frozen=True)
-class InverseBoxCox:
-    """g = `BoxCox`^-1: g[x, y] = 1/f[u, v], g[x, y, z] = -f[u, v, w]/(f[u,v] f[u,w] f[v,w]).
-
-    u = g(x), v = g(y), w = g(z): differences of x and y, which small theta makes close to
-    each other, are not formed.
-    """
-
-    theta: float
-    name: str = "inverse_box_cox"
-
-    def value(self, w: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        return BoxCox(self.theta).inverse(w)
-
-    def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        f = BoxCox(self.theta)
-        return 1 / f.first(f.inverse(a), f.inverse(b), None)
-
-    def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
-        f = BoxCox(self.theta)
-        u, v, w = f.inverse(a), f.inverse(b), f.inverse(c)
-        slopes = f.first(u, v, None) * f.first(u, w, None) * f.first(v, w, None)
-        return -f.second(u, v, w, None) / slopes
-
-    def by_exponent(self) -> ScalarFunction:
-        raise TypeError("the exponent of a chart is fixed")
-
-
 def _frechet(A: Tensor, E: Tensor, f: Function, w: Tensor, V: Tensor) -> Tensor:
     """Df(A)[E] from A = V diag(w) V^T; batch shapes broadcast."""
     shape = torch.broadcast_shapes(A.shape, E.shape)
@@ -193,6 +128,9 @@ class Spectral:
         return daleckii_krein.spectral(X, p, self.g.of, check=False)[0]
 
 
+SMALL_THETA = 1e-2
+"""Below this, dividing P^θ - Q^θ by θ loses digits: metrics take charts that contain the 1/θ."""
+
 LOGARITHM = Spectral(Function(scalar.LOG), Function(scalar.EXP))
 
 
@@ -214,6 +152,10 @@ def _power(theta: float) -> Function:
 
 
 # --- the Cholesky factor --------------------------------------------------------------------
+
+
+def _diagonal(M: Tensor) -> Tensor:
+    return M.diagonal(dim1=-2, dim2=-1)
 
 
 def half_lower(M: Tensor) -> Tensor:
@@ -251,6 +193,106 @@ class CholeskyFactor:
     def inverse(self, X: Tensor) -> Tensor:
         P = X @ X.mT
         return (P + P.mT) / 2
+
+
+@dataclass(frozen=True)
+class _SmallLocal:
+    """dB = dK L^T + L dK^T with L = I + θK, and dz = dk/(1 + θk) on the diagonal."""
+
+    L: Tensor
+    X: Tensor
+
+    def push(self, V: Tensor) -> Tensor:
+        dK = self.L @ half_lower(triangular_congruence(self.L, V))
+        return dK.tril(-1) + torch.diag_embed(_diagonal(dK) / _diagonal(self.L))
+
+    def pull(self, W: Tensor) -> Tensor:
+        dK = W.tril(-1) + torch.diag_embed(_diagonal(W) * _diagonal(self.L))
+        half = dK @ self.L.mT
+        return half + half.mT
+
+
+@dataclass(frozen=True)
+class SmallCholeskyLog:
+    """B -> (⌊L⌋ + log diag L)/θ with L L^T = I + θB: the log-Cholesky chart near the identity.
+
+    At θ = 0 it is the linear map to ⌊B⌋ + ½ diag B.
+    """
+
+    theta: float
+    kind: inputs.Kind = "symmetric"
+
+    def __call__(self, P: Tensor, name: str = "P") -> Tensor:
+        return self.at(P, name).X
+
+    def at(self, P: Tensor, name: str = "P") -> _SmallLocal:
+        identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+        if self.theta == 0:
+            return _SmallLocal(identity.expand(P.shape), half_lower(P))
+        L = cholesky(identity + self.theta * P, check=False, name=name)
+        K = (L - identity) / self.theta
+        # K has lost what θ has taken off its digits, and one Newton step on the equation
+        # K + K^T + θ K K^T = B brings them back. Derivatives through L are exact already.
+        rest = (P - K - K.mT - self.theta * K @ K.mT).detach()
+        factor = L.detach()
+        K = K + factor @ half_lower(triangular_congruence(factor, rest))
+        diagonal = torch.log1p(self.theta * _diagonal(K)) / self.theta
+        return _SmallLocal(identity + self.theta * K, K.tril(-1) + torch.diag_embed(diagonal))
+
+    def inverse(self, X: Tensor) -> Tensor:
+        z = _diagonal(X)
+        k = z if self.theta == 0 else torch.expm1(self.theta * z) / self.theta
+        K = X.tril(-1) + torch.diag_embed(k)
+        return K + K.mT + self.theta * K @ K.mT
+
+
+# --- a congruence ---------------------------------------------------------------------------
+
+
+def _congruence(A: Tensor, X: Tensor) -> Tensor:
+    Y = A @ X @ A.mT
+    return (Y + Y.mT) / 2
+
+
+@dataclass(frozen=True)
+class _CongruenceLocal:
+    X: Tensor
+    C: Tensor
+
+    def push(self, V: Tensor) -> Tensor:
+        return triangular_congruence(self.C, V)
+
+    def pull(self, W: Tensor) -> Tensor:
+        return _congruence(self.C, W)
+
+
+@dataclass(frozen=True)
+class Congruence:
+    """P -> C^-1 P C^-T with M = C C^T, for a fixed M (n, n) given in numbers."""
+
+    M: tuple[tuple[float, ...], ...]
+    kind: inputs.Kind = "symmetric"
+
+    def _factor(self, P: Tensor, name: str) -> Tensor:
+        inputs.point(P, name)
+        if P.shape[-1] != len(self.M):
+            raise ValueError(
+                f"{name} must be (..., n, n) with n={len(self.M)}, the order of the weight, "
+                f"got {tuple(P.shape)}"
+            )
+        M = torch.tensor(self.M, dtype=torch.float64, device=P.device)
+        return cholesky(M, check=False, name="weight").to(P.dtype)
+
+    def __call__(self, P: Tensor, name: str = "P") -> Tensor:
+        return self.at(P, name).X
+
+    def at(self, P: Tensor, name: str = "P") -> _CongruenceLocal:
+        C = self._factor(P, name)
+        seen = triangular_congruence(C, Identity()(P, name))
+        return _CongruenceLocal((seen + seen.mT) / 2, C)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        return _congruence(self._factor(X, "X"), X)
 
 
 # --- trivial charts and composition ---------------------------------------------------------

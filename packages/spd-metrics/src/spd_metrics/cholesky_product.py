@@ -6,12 +6,16 @@ Lin (2019), the diagonal power metric (a = θ) and the diagonal Bures-Wasserstei
 (a = θ/2, weight 1/(4 M)) of Chen et al. (ICLR 2026, Table 1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spd_metrics.geometry import Geometry
+from spd_metrics import inputs
+from spd_metrics.charts import CholeskyFactor, Identity
+from spd_metrics.geometry import Geometry, time_to_zero
+from spd_metrics.metric import Pullback
 
 
 def _diagonal(L: Tensor) -> Tensor:
@@ -106,12 +110,9 @@ class IncompleteDiagonalPower(DiagonalPowerGeometry):
 
     def exp_domain(self, X: Tensor, V: Tensor) -> Tensor:
         rate = self.a * _diagonal(V) / _diagonal(X)
-        ending = rate < 0
-        ends = torch.where(ending, -1 / torch.where(ending, rate, -1), torch.inf)
-        if ends.shape[-1] == 0:
+        if rate.shape[-1] == 0:
             return super().exp_domain(X, V)
-        ends = torch.where(rate.isnan(), torch.nan, ends)
-        return ends.amin(-1)
+        return time_to_zero(rate.amin(-1))
 
 
 def diagonal_power(a: float, weight: tuple[float, ...] = ()) -> DiagonalPowerGeometry:
@@ -119,3 +120,119 @@ def diagonal_power(a: float, weight: tuple[float, ...] = ()) -> DiagonalPowerGeo
     if a == 0:
         return DiagonalPowerGeometry(0.0, weight)
     return IncompleteDiagonalPower(a, weight)
+
+
+# --- metrics on Cholesky factors, and their pull-backs to SPD -------------------------------
+
+
+@dataclass(frozen=True)
+class CholeskyLog(Pullback):
+    """The diagonal log metric: d² = ‖⌊L⌋ - ⌊K⌋‖² + ‖log diag L - log diag K‖² (Lin 2019).
+
+    Flat and complete. Points are Cholesky factors, tangent vectors lower triangular.
+    """
+
+    @property
+    def chart(self) -> Identity:
+        """None: factors are taken as they are."""
+        return Identity("lower")
+
+    @property
+    def geometry(self) -> DiagonalPowerGeometry:
+        """a = 0."""
+        return diagonal_power(0.0)
+
+
+@dataclass(frozen=True)
+class CholeskyPower(Pullback):
+    """The diagonal power metric: d² = ‖⌊L⌋ - ⌊K⌋‖² + ‖diag(L)^θ - diag(K)^θ‖²/θ².
+
+    Flat, incomplete for θ != 0, `CholeskyLog` for θ = 0. Points are Cholesky factors, tangent
+    vectors lower triangular. Source: Chen et al., ICLR 2026, Table 1 (θ-DPM).
+
+    Args:
+        theta: Any number.
+        domain: What exp does where 1 + θ v/l <= 0; see `Pullback`.
+    """
+
+    theta: float = 1.0
+    domain: inputs.Domain = "raise"
+
+    def __post_init__(self) -> None:
+        inputs.check_theta(self.theta)
+        inputs.check_domain(self.domain)
+
+    @property
+    def chart(self) -> Identity | CholeskyFactor:
+        """None: factors are taken as they are."""
+        return Identity("lower")
+
+    @property
+    def geometry(self) -> DiagonalPowerGeometry:
+        """a = θ."""
+        return diagonal_power(float(self.theta))
+
+
+@dataclass(frozen=True)
+class CholeskyBuresWasserstein(Pullback):
+    """The diagonal Bures-Wasserstein metric, weighted by a positive diagonal M.
+
+    d² = ‖⌊L⌋ - ⌊K⌋‖² + ‖M^-½ (diag(L)^θ/2 - diag(K)^θ/2)‖²/θ². Flat, incomplete for θ != 0.
+    Geodesics, transport and means do not depend on M. Points are Cholesky factors, tangent
+    vectors lower triangular. Source: Chen et al., ICLR 2026, Table 1 (θ, M-DBWM).
+
+    Args:
+        theta: Any number.
+        weight: The diagonal of M: one positive number for each row, or one for all. A tensor
+            is kept as numbers, so that metrics compare and hash.
+        domain: What exp does where 1 + θ v/(2 l) <= 0; see `Pullback`.
+    """
+
+    theta: float = 1.0
+    weight: float | Sequence[float] | Tensor = 1.0
+    domain: inputs.Domain = "raise"
+
+    def __post_init__(self) -> None:
+        inputs.check_theta(self.theta)
+        inputs.check_domain(self.domain)
+        object.__setattr__(self, "weight", inputs.positive_numbers(self.weight, "weight"))
+
+    @property
+    def chart(self) -> Identity | CholeskyFactor:
+        """None: factors are taken as they are."""
+        return Identity("lower")
+
+    @property
+    def geometry(self) -> DiagonalPowerGeometry:
+        """a = θ/2 with weights 1/(4 M)."""
+        weight = inputs.positive_numbers(self.weight, "weight")
+        numbers = weight if isinstance(weight, tuple) else (weight,)
+        return diagonal_power(self.theta / 2, tuple(0.25 / m for m in numbers))
+
+
+@dataclass(frozen=True)
+class PowerCholesky(CholeskyPower):
+    """The power-Cholesky metric: `CholeskyPower` of the Cholesky factors of SPD matrices.
+
+    The order of the variables matters: neither rotations nor permutations are isometries.
+    Source: Chen et al., ICLR 2026, Eq. 11 (θ-PCM).
+    """
+
+    @property
+    def chart(self) -> CholeskyFactor:
+        """The Cholesky factor."""
+        return CholeskyFactor()
+
+
+@dataclass(frozen=True)
+class BuresWassersteinCholesky(CholeskyBuresWasserstein):
+    """The Bures-Wasserstein-Cholesky metric: `CholeskyBuresWasserstein` of Cholesky factors.
+
+    The order of the variables matters: neither rotations nor permutations are isometries.
+    Source: Chen et al., ICLR 2026, Eq. 11 ((θ, M)-BWCM).
+    """
+
+    @property
+    def chart(self) -> CholeskyFactor:
+        """The Cholesky factor."""
+        return CholeskyFactor()

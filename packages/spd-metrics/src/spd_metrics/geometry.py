@@ -18,6 +18,13 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.sqrt(torch.where(zero, 1, x)))
 
 
+def time_to_zero(rate: Tensor) -> Tensor:
+    """The t > 0 at which 1 + t rate is 0; inf for rate >= 0."""
+    ending = rate < 0
+    ends = torch.where(ending, -1 / torch.where(ending, rate, -1), torch.inf)
+    return torch.where(rate.isnan(), torch.nan, ends)
+
+
 class Geometry:
     """A Riemannian manifold in coordinates `(*batch, n, n)`.
 

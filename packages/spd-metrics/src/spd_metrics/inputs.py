@@ -4,12 +4,12 @@ Shapes and dtypes are always checked. Values (NaN, asymmetry, definiteness) are 
 a graph is traced or captured, where the affected elements come out as NaN instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import errors
+from linalg_kernels import cholesky, errors
 from linalg_kernels.transforms import inspect, read
 from torch import Tensor
 
@@ -102,7 +102,8 @@ def admit(
 ) -> Tensor:
     """compute(V) where the geodesic along V exists up to t = 1, else what `domain` says.
 
-    `longest` (*batch) is the time at which it ends. "clamp" stops at (1 - √eps) of it.
+    `longest` (*batch) is the time at which it ends. "clamp" stops at (1 - √eps) of it,
+    and at the largest number where the end exists but is beyond it.
     """
     inside = longest > 1
     if domain == "raise":
@@ -122,7 +123,8 @@ def admit(
     factor = torch.where(inside, 1, short)[..., None, None]
     result = compute(factor * V)
     if domain == "clamp":
-        return result
+        largest = torch.finfo(V.dtype).max
+        return result.clamp(-largest, largest)
     return torch.where(inside[..., None, None], result, torch.nan)
 
 
@@ -135,8 +137,6 @@ def check_domain(domain: str) -> None:
 def check_theta(theta: float) -> None:
     """TypeError or ValueError unless theta is a finite number."""
     _check_number(theta, "theta")
-    if theta == 0:
-        raise ValueError("theta must not be 0, got 0")
 
 
 def check_alpha_beta(alpha: float, beta: float) -> None:
@@ -147,7 +147,39 @@ def check_alpha_beta(alpha: float, beta: float) -> None:
         raise ValueError(f"alpha must be > 0, got {alpha}")
 
 
-def _check_number(value: float, name: str) -> None:
+def positive_numbers(value: object, name: str) -> float | tuple[float, ...]:
+    """A number or a tuple of numbers > 0 from a number, a sequence or a tensor of dimension 1."""
+    listed = value.tolist() if isinstance(value, Tensor) else value
+    if isinstance(listed, (int, float)):
+        _check_number(listed, name)
+        numbers = (float(listed),)
+    elif isinstance(listed, Sequence) and not isinstance(listed, str):
+        for number in listed:
+            _check_number(number, f"each of {name}")
+        numbers = tuple(map(float, listed))
+    else:
+        raise TypeError(f"{name} must be a number or a sequence, got {type(value).__name__}")
+    if not all(number > 0 for number in numbers):
+        raise ValueError(f"{name} must be > 0, got {min(numbers):g}")
+    return numbers[0] if isinstance(listed, (int, float)) else numbers
+
+
+def positive_matrix(value: object, name: str) -> tuple[tuple[float, ...], ...]:
+    """The rows of a symmetric positive definite matrix, exactly symmetric, as numbers."""
+    try:
+        M = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a matrix of numbers, got {type(value).__name__}"
+        ) from error
+    if M.ndim != 2:
+        raise ValueError(f"{name} must be (n, n), got {tuple(M.shape)}")
+    point(M, name)
+    cholesky(M, name=name)
+    return tuple(tuple(row) for row in ((M + M.mT) / 2).tolist())
+
+
+def _check_number(value: object, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not abs(value) < float("inf"):

@@ -108,10 +108,14 @@ class Pullback:
 
     An incomplete metric has geodesics that reach the boundary in finite time. `domain` says
     what `exp` (and the gyro operations, which are made of it) do beyond: "raise" a ValueError
-    naming the element, give "nan" there, or "clamp", stop just short of the boundary.
+    naming the element, give "nan" there, or "clamp": stop just short of the boundary (and at
+    the largest finite number, where the end of the geodesic is beyond it).
     """
 
-    domain: inputs.Domain = "raise"
+    @property
+    def domain(self) -> inputs.Domain:
+        """What `exp` does beyond `exp_domain`; a field of incomplete metrics."""
+        return "raise"
 
     @property
     def chart(self) -> Chart:
