@@ -84,13 +84,13 @@ class LiveWatch:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[done]}/{task.total:.0f}"),
             _Left(self._estimate),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._id = self._bar.add_task("", total=self._count)
+        self._id = self._bar.add_task("", total=self._count, done=0)
         self._name = ""
 
     def __enter__(self) -> "LiveWatch":
@@ -121,7 +121,7 @@ class LiveWatch:
         """A unit has ended; its line stays on the screen."""
         self._estimate.end()
         self._done += 1
-        self._bar.update(self._id, completed=self._done)
+        self._bar.update(self._id, completed=self._done, done=self._done)
         took = duration(unit.seconds)
         if unit.status == "done":
             self._console.print(f"[green]✓[/green] {self._name} [dim]{took}[/dim]")
