@@ -1,5 +1,6 @@
 """Batched, differentiable matrix functions and factorisations for PyTorch."""
 
+from linalg_kernels import barycenter, daleckii_krein, errors, precision, scalar, transforms
 from linalg_kernels.backends.select import BackendInfo, backend, backend_info
 from linalg_kernels.barycenter import ConvergenceWarning
 from linalg_kernels.cholesky import (
@@ -65,6 +66,8 @@ __all__ = [
     "BackendInfo", "backend", "backend_info",
     # errors
     "LinAlgError",
+    # modules for packages that build operations of their own on these
+    "barycenter", "daleckii_krein", "errors", "precision", "scalar", "transforms",
     # covariance
     "covariance", "shrink_covariance",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ class BackendInfo:
         if self.native is None:
             return f"torch for everything, because there is no native library: {self.reason}"
         found = (
-            f"native library {self.native.path} (interface {self.native.abi}, instruction set "
+            f"native library (interface {self.native.abi}, instruction set "
             f"{self.native.isa} of {', '.join(self.native.isas)}, up to {self.native.threads} "
             "threads)"
         )
