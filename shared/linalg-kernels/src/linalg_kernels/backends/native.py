@@ -22,6 +22,9 @@ from torch import Tensor
 ABI_VERSION = 3
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
+# Most matrices that one block holds, in any instruction set and dtype.
+WIDEST = 16
+
 DTYPES = {torch.float32: 0, torch.float64: 1}
 _ERRORS = {
     1: "an argument is out of range",
@@ -286,20 +289,18 @@ def spectral(
     *,
     L: Float[Tensor, "..."] | None = None,
     symmetrize: bool = True,
-    vectors: bool = True,
     tolerance: float = math.inf,
 ) -> tuple[
     Float[Tensor, "*batch n n"],
     Float[Tensor, "*batch n"],
-    Float[Tensor, "*batch n n"] | None,
+    Float[Tensor, "*batch n n"],
     Int[Tensor, "*batch"],
     Report,
 ]:
     """F = V f(w) V^T with w (in no order), V, info and report, of A or of L^-1 A L^-T."""
-    w, V, F, info, report = _spectral(
-        A, L=L, f=f, symmetrize=symmetrize, vectors=vectors, tolerance=tolerance
-    )
+    w, V, F, info, report = _spectral(A, L=L, f=f, symmetrize=symmetrize, tolerance=tolerance)
     assert F is not None
+    assert V is not None
     return F, w, V, info, report
 
 

@@ -198,7 +198,6 @@ def spectral(
             A, f, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
         if _settled(info, report, check):
-            assert V is not None
             return F, w, V
     w, V = eigh(A, symmetrize, check, name)
     return evaluate(w, V, p, fn), w, V
