@@ -11,7 +11,7 @@ import importlib.resources
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -159,7 +159,7 @@ def info() -> NativeInfo:
 
 
 @contextlib.contextmanager
-def use_isa(isa: str) -> Iterator[None]:
+def use_isa(isa: str) -> Generator[None]:
     """Run with another instruction set of this machine, for tests and benchmarks.
 
     It changes the whole process, not one thread.

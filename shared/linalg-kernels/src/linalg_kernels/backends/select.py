@@ -7,7 +7,7 @@ iteration that did not converge) is computed again, and worded, by the reference
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,7 +36,7 @@ _CHOLESKY = ((32, 1), (48, 3), (64, 4))
 
 
 @contextlib.contextmanager
-def backend(name: Choice) -> Iterator[None]:
+def backend(name: Choice) -> Generator[None]:
     """Compute with "torch", with "native" wherever it can, or with the faster one ("auto").
 
     Holds for the current thread (context), also for the backward pass if it runs inside.
