@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-_LOG_WIDTH = 120
+_LOG_WIDTH = 140
 """Columns where the output is no terminal, which has a width of its own."""
 
 
