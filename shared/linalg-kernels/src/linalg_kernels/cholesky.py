@@ -15,7 +15,7 @@ from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import Rule, apply_rule, batch_first, needs_rule
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 
 class CholeskyEx(NamedTuple):
@@ -84,7 +84,7 @@ def _factor(
     if not needs_rule(A):
         return _Cholesky.forward(A, symmetrize, check, raise_info, name)
     rule = _Cholesky if torch.compiler.is_compiling() else _CholeskyEager
-    return apply_rule(rule, A, symmetrize, check, raise_info, name)
+    return rule.apply(A, symmetrize, check, raise_info, name)
 
 
 @full_precision

@@ -20,7 +20,7 @@ from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
-from linalg_kernels.transforms import Rule, apply_rule, batch_first, needs_rule
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 
 def _inner(G: Tensor, F: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def spectral(
     if not needs_rule(A, p):
         return _Spectral.forward(A, p, fn, symmetrize, check, positive, name)
     rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
-    return apply_rule(rule, A, p, fn, symmetrize, check, positive, name)
+    return rule.apply(A, p, fn, symmetrize, check, positive, name)
 
 
 class _Evaluate(Rule):
@@ -126,7 +126,7 @@ class _EvaluateEager(_Evaluate):
 def evaluate(A: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction) -> Tensor:
     """f(A) with its derivatives, from A = V diag(w) V^H."""
     rule = _Evaluate if torch.compiler.is_compiling() else _EvaluateEager
-    return apply_rule(rule, A, p, w, V, fn)
+    return rule.apply(A, p, w, V, fn)
 
 
 def _evaluate_vjp(ctx, G: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -208,7 +208,7 @@ def frechet(
     if not needs_rule(A, E, p):
         return select.frechet(w, V, E, p, fn)
     rule = _Frechet if torch.compiler.is_compiling() else _FrechetEager
-    return apply_rule(rule, A, E, p, w, V, fn)
+    return rule.apply(A, E, p, w, V, fn)
 
 
 # --- D²f(A)[E, H] ---------------------------------------------------------------------------
@@ -264,4 +264,4 @@ def frechet2(
 ) -> Tensor:
     """D²f(A)[E, H], from A = V diag(w) V^H."""
     rule = _Frechet2 if torch.compiler.is_compiling() else _Frechet2Eager
-    return apply_rule(rule, A, E, H, p, w, V, fn)
+    return rule.apply(A, E, H, p, w, V, fn)

@@ -16,7 +16,7 @@ from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import Rule, apply_rule, batch_first, needs_rule
+from linalg_kernels.transforms import Rule, batch_first, needs_rule
 
 # Gaps below this many rounding errors of the largest eigenvalue carry no information.
 _GAP_ULPS = 8
@@ -103,7 +103,7 @@ def _decompose(
     if not needs_rule(A):
         return Eigh(*select.eigh(A, symmetrize, check, name))
     rule = _Eigh if torch.compiler.is_compiling() else _EighEager
-    return Eigh(*apply_rule(rule, A, symmetrize, check, gauge_check, name))
+    return Eigh(*rule.apply(A, symmetrize, check, gauge_check, name))
 
 
 @full_precision
@@ -174,7 +174,7 @@ def _values(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
     if not needs_rule(A):
         return select.eigvalsh(A, symmetrize, check, name)
     rule = _Eigvalsh if torch.compiler.is_compiling() else _EigvalshEager
-    return apply_rule(rule, A, symmetrize, check, name)
+    return rule.apply(A, symmetrize, check, name)
 
 
 @full_precision

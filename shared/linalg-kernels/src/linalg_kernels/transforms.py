@@ -2,11 +2,9 @@
 
 import inspect as _inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import Function
 
 from linalg_kernels import errors
@@ -25,17 +23,6 @@ class Rule(Function):
         if isinstance(forward, staticmethod):
             signature = _inspect.signature(forward.__func__)
             forward.__func__.__signature__ = signature
-
-
-def apply_rule(rule: type[Rule], *arguments: Any) -> Any:
-    """`rule.apply(*arguments)`; where no transform is active, straight to the autograd engine.
-
-    `apply` would bind the arguments to the signature of `forward` first, for defaults that no
-    rule here has.
-    """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return rule.apply(*arguments)
-    return super(Function, rule).apply(*unwrap_dead_wrappers(arguments))  # ty: ignore[missing-attribute]
 
 
 def needs_rule(*tensors: Tensor | None) -> bool:
