@@ -15,7 +15,9 @@ def _weights(n: int, like: Tensor) -> Tensor:
     """1 on the diagonal and √2 below it, in the order of `vech`."""
     rows, columns = torch.tril_indices(n, n, device=like.device)
     real = like.real.dtype if like.is_complex() else like.dtype
-    return torch.where(rows == columns, 1.0, math.sqrt(2)).to(real)
+    # Two Python numbers would be held in the default dtype, and √2 be rounded to it.
+    weights = torch.full(rows.shape, math.sqrt(2), dtype=real, device=like.device)
+    return weights.masked_fill(rows == columns, 1.0)
 
 
 @full_precision
