@@ -74,6 +74,10 @@ def test_zero_columns_are_the_identity_with_zero_gradient():
     assert (g[:, 1].abs() > 0).all()
     eye = torch.eye(5, dtype=torch.float64)
     close(householder_product(torch.zeros(5, 3, dtype=torch.float64)), eye)
+    # So are its second derivatives: the direction of a zero column is not defined.
+    hessian = torch.func.hessian(lambda V: (householder_product(V) ** 3).sum())(V.detach())
+    assert (hessian[:, 2] == 0).all()
+    assert (hessian[:, 1] != 0).any()
 
 
 def test_gradient_is_orthogonal_to_each_reflector():

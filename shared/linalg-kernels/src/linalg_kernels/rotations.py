@@ -217,17 +217,16 @@ def _log_general(R: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _divide_by_sinc(E: Tensor, Q: Tensor, angles: Tensor) -> Tensor:
     """V (δ_ij / sin δ_ij ∘ V^H E V) V^H for skew E, from the planes of S and their angles."""
-    n, half = Q.shape[-1], angles.shape[-1]
+    half = angles.shape[-1]
     a, b, axis = Q[..., 0 : 2 * half : 2], Q[..., 1 : 2 * half : 2], Q[..., 2 * half :]
     plus = torch.complex(a, b) / math.sqrt(2)
     V = torch.cat([plus, plus.conj(), axis.to(plus.dtype)], -1)
     w = torch.cat([angles, -angles, torch.zeros_like(axis[..., 0, :])], -1)
     delta = (w[..., :, None] - w[..., None, :]) / 2
-    # For v and its conjugate, the two of one plane, δ is the angle itself, but the entry
-    # v^H E v* of a skew E is 0: in the limit of a rotation by π the product would be 0 · inf.
-    k = torch.arange(n, device=Q.device)
-    one_plane = ((k[:, None] - k).abs() == half) & (torch.maximum(k[:, None], k) < 2 * half)
-    sinc = torch.sinc(torch.where(one_plane, 0, delta) / math.pi)
+    # For the two eigenvectors v, v* of one plane δ is the angle itself, so that sin δ / δ
+    # vanishes towards π. Their entry v^H E v* is 0 for skew E; its rounding contributes a
+    # multiple of v v^T, which is symmetric and taken off.
+    sinc = torch.sinc(delta / math.pi)
     return _skew((V @ ((V.mH @ E.to(V.dtype) @ V) / sinc) @ V.mH).real)
 
 
