@@ -201,6 +201,8 @@ def test_jacobian_is_never_formed():
     J = torch.func.jacrev(f)(x)
     operator = LinearOperator.jacobian(f, x)
     assert operator.shape == (6, 5)
+    close(operator.matvec(x), J @ x, 20)
+    close(operator.rmatvec(J @ x), J.mT @ J @ x, 20)
     u, s, v = rank1(operator, iters=100)
     close(s, torch.linalg.matrix_norm(J, 2), 100)
     assert residuals(J, u, s, v).max() < 1e-7
