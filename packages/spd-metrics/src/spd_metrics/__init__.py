@@ -9,9 +9,20 @@ from spd_metrics.cholesky_product import (
     CholeskyPower,
     PowerCholesky,
 )
+from spd_metrics.layers import (
+    BiMap,
+    CovPool,
+    LogEig,
+    ReEig,
+    RiemannianResidual,
+    SPDNet,
+    SPDParameter,
+    SpectralField,
+)
 from spd_metrics.log_cholesky import LogCholesky
 from spd_metrics.log_euclidean import LogEuclidean
 from spd_metrics.metric import Metric, Pullback
+from spd_metrics.parametrize import CholeskyExp, SymmetricExp
 from spd_metrics.power_euclidean import PowerEuclidean
 
 __all__ = [
@@ -20,6 +31,9 @@ __all__ = [
     "GeneralizedBuresWasserstein", "PowerCholesky", "BuresWassersteinCholesky",
     # metrics on Cholesky factors
     "CholeskyLog", "CholeskyPower", "CholeskyBuresWasserstein",
+    # layers of SPD networks, and parametrisations of their parameters
+    "BiMap", "ReEig", "LogEig", "CovPool", "SPDParameter", "RiemannianResidual", "SpectralField",
+    "SPDNet", "SymmetricExp", "CholeskyExp",
     # what a metric is, and how one is made
     "Metric", "Pullback",
 ]  # fmt: skip

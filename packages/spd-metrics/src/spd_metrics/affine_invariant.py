@@ -22,7 +22,7 @@ from torch import Tensor
 
 from spd_metrics import inputs
 from spd_metrics.charts import SMALL_THETA, Chart, box_cox, power
-from spd_metrics.euclidean import Euclidean, trace_inner
+from spd_metrics.euclidean import Euclidean, trace_inner, trace_sharp
 from spd_metrics.fixed_point import iterate
 from spd_metrics.geometry import Geometry
 from spd_metrics.log_spectrum import log_sums
@@ -70,6 +70,10 @@ class AffineInvariantGeometry(Geometry):
         root = sqrtm(triangular_congruence(L, Y), check=False)
         E = L @ root
         return _symmetric(E @ triangular_congruence(L, V) @ E.mT)
+
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        L = _factor(X)
+        return _symmetric(L @ trace_sharp(L.mT @ W @ L, self.alpha, self.beta) @ L.mT)
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
         return self._dist2(X, _factor(X), Y)
@@ -190,6 +194,10 @@ class SmallPowerGeometry(Geometry):
         seen = identity + self.theta * triangular_congruence(L, Y - X)
         E = L @ sqrtm(seen, check=False)
         return _symmetric(E @ triangular_congruence(L, V) @ E.mT)
+
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        L = self._factor(X)
+        return _symmetric(L @ trace_sharp(L.mT @ W @ L, self.alpha, self.beta) @ L.mT)
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
         logs = self._logs(self._factor(X), X, Y)

@@ -78,6 +78,10 @@ class BuresWassersteinGeometry(Geometry):
         half = F @ L.mT
         return half + half.mT
 
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        half = 2 * W @ self._point(X)
+        return half + half.mT
+
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
         _, F = self._lift(X, Y)
         return (F * F).sum((-2, -1))

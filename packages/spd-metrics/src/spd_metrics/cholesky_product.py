@@ -70,6 +70,10 @@ class DiagonalPowerGeometry(Geometry):
         shape = torch.broadcast_shapes(X.shape, Y.shape, V.shape)
         return _assemble(V.expand(shape), torch.exp((1 - self.a) * ratio) * _diagonal(V))
 
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        slope = torch.exp((1 - self.a) * torch.log(_diagonal(X)))
+        return _assemble(W, slope * slope * _diagonal(W) / self._weights(X))
+
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
         log_l, log_k = torch.log(_diagonal(X)), torch.log(_diagonal(Y))
         step = log_k - log_l

@@ -26,6 +26,16 @@ def trace_inner(V: Tensor, W: Tensor, alpha: float = 1.0, beta: float = 0.0) -> 
     return inner + beta * _trace(V) * _trace(W)
 
 
+def trace_sharp(W: Tensor, alpha: float, beta: float) -> Tensor:
+    """V with alpha tr(V U) + beta tr V tr U = tr(W U) for every symmetric U."""
+    V = W / alpha
+    if beta == 0:
+        return V
+    n = W.shape[-1]
+    identity = torch.eye(n, dtype=W.dtype, device=W.device)
+    return V - (beta / (alpha + n * beta)) * _trace(V)[..., None, None] * identity
+
+
 def _trace(V: Tensor) -> Tensor:
     return V.diagonal(dim1=-2, dim2=-1).sum(-1)
 
@@ -53,6 +63,11 @@ class Euclidean(Geometry):
 
     def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
         return V.expand(torch.broadcast_shapes(X.shape, Y.shape, V.shape))
+
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        return trace_sharp(W, self.alpha, self.beta).expand(
+            torch.broadcast_shapes(X.shape, W.shape)
+        )
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
         difference = Y - X

@@ -28,8 +28,9 @@ def time_to_zero(rate: Tensor) -> Tensor:
 class Geometry:
     """A Riemannian manifold in coordinates `(*batch, n, n)`.
 
-    Subclasses give `inner`, `exp`, `log`, `transport`, `dist2`, `mean` and `identity`; the
-    rest follows from these. A geometry is complete unless it overrides `exp_domain`.
+    Subclasses give `inner`, `exp`, `log`, `transport`, `sharp`, `dist2`, `mean` and
+    `identity`; the rest follows from these. A geometry is complete unless it overrides
+    `exp_domain`.
     """
 
     def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
@@ -46,6 +47,10 @@ class Geometry:
 
     def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
         """Parallel transport of V from X to Y along their geodesic."""
+        raise NotImplementedError
+
+    def sharp(self, X: Tensor, W: Tensor) -> Tensor:
+        """The tangent vector V with <V, U>_X = Σ W ∘ U for every U: a gradient made a vector."""
         raise NotImplementedError
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:

@@ -227,6 +227,21 @@ class Pullback:
         start, end = self.chart.at(P, "P"), self.chart.at(Q, "Q")
         return end.pull(self.geometry.transport(start.X, end.X, start.push(V)))
 
+    def gradient(
+        self, P: Float[Tensor, "*#batch n n"], G: Float[Tensor, "*#batch n n"]
+    ) -> Float[Tensor, "*batch n n"]:
+        """The Riemannian gradient at P of a function with the Euclidean gradient G there.
+
+        g_P(gradient, V) = Σ G ∘ V for every tangent vector V.
+        """
+        inputs.points(P, G, ("P", "G"))
+        shape = torch.broadcast_shapes(P.shape, G.shape)
+        at = self.chart.at(P.expand(shape), "P")
+        lower = self.chart.kind == "lower"
+        G = G.expand(shape).tril() if lower else (G + G.mT).expand(shape) / 2
+        covector = torch.func.vjp(self.chart.inverse, at.X)[1](G)[0]
+        return at.pull(self.geometry.sharp(at.X, covector)) / self.scale
+
     def mean(
         self, X: Float[Tensor, "*batch b n n"], weights: Float[Tensor, "*#batch b"] | None = None
     ) -> Float[Tensor, "*batch n n"]:

@@ -189,6 +189,17 @@ def transport_is_an_isometry(metric: Metric, s: Sample) -> None:
     _close(moved, -metric.log(s.Q, s.P), s.rtol, "transport(log(P, Q)) = -log(Q, P)")
 
 
+def gradient_is_dual_to_inner(metric: Metric, s: Sample) -> None:
+    """g_P(gradient(P, G), V) = Σ G ∘ V, of metrics that have `gradient`."""
+    gradient = getattr(metric, "gradient", None)
+    if gradient is None:
+        return
+    G = s.W / torch.linalg.matrix_norm(s.P)[:, None, None] ** 2
+    vector = gradient(s.P, G)
+    size = metric.norm(s.P, vector) * metric.norm(s.P, s.V)
+    _close(metric.inner(s.P, vector, s.V), (G * s.V).sum((-2, -1)), s.rtol, "gradient", size)
+
+
 def mean_balances_logs(metric: Metric, s: Sample) -> None:
     """Σ w Log_M X_i = 0; order does not matter; the mean of copies, and of two points."""
     M = metric.mean(s.P, s.weights)
@@ -359,6 +370,7 @@ PROPERTIES: tuple[Callable[[Metric, Sample], None], ...] = (
     dist_sees_small_steps,
     geodesic_runs_at_constant_speed,
     transport_is_an_isometry,
+    gradient_is_dual_to_inner,
     mean_balances_logs,
     exp_domain_is_where_exp_ends,
     shapes_broadcast,

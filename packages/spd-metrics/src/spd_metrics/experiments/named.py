@@ -1,14 +1,23 @@
 """The metrics that experiments compare, by the names of their rows."""
 
 from spd_metrics.affine_invariant import AffineInvariant
+from spd_metrics.bures_wasserstein import BuresWasserstein
+from spd_metrics.cholesky_product import BuresWassersteinCholesky, PowerCholesky
 from spd_metrics.log_cholesky import LogCholesky
 from spd_metrics.log_euclidean import LogEuclidean
 from spd_metrics.metric import Pullback
+from spd_metrics.power_euclidean import PowerEuclidean
 
 METRICS: dict[str, Pullback] = {
     "affine-invariant": AffineInvariant(),
-    "affine-invariant, θ=½": AffineInvariant(theta=0.5),
     "log-Euclidean": LogEuclidean(),
     "log-Cholesky": LogCholesky(),
     "log-Cholesky, θ=½": LogCholesky(theta=0.5),
+    "Euclidean": PowerEuclidean(),
+    "power-Euclidean, θ=½": PowerEuclidean(theta=0.5),
+    "Bures-Wasserstein": BuresWasserstein(),
+    "power-Cholesky": PowerCholesky(),
+    "power-Cholesky, θ=½": PowerCholesky(theta=0.5),
+    "Bures-Wasserstein-Cholesky": BuresWassersteinCholesky(),
+    "Bures-Wasserstein-Cholesky, θ=½": BuresWassersteinCholesky(theta=0.5),
 }
