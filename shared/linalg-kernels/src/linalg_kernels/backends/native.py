@@ -7,12 +7,14 @@ at the values they return: what happened to a matrix stands in `info`.
 import contextlib
 import ctypes
 import functools
+import importlib.metadata
 import importlib.resources
 import math
 import os
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -51,10 +53,14 @@ class NativeInfo:
 def _find_library() -> str:
     folder = importlib.resources.files("linalg_kernels") / "native"
     names = ("linalg_kernels.so", "linalg_kernels.dylib", "linalg_kernels.dll")
+    # An import hook (of a type checker, say) hides where an editable install keeps the library.
+    installed = importlib.metadata.distribution("linalg-kernels").locate_file(
+        "linalg_kernels/native"
+    )
     for name in names:
-        candidate = folder / name
-        if candidate.is_file():
-            return str(candidate)
+        for candidate in (folder / name, Path(str(installed)) / name):
+            if candidate.is_file():
+                return str(candidate)
     raise NativeUnavailableError(
         f"linalg-kernels was installed without its native library (no {' or '.join(names)} in "
         f"{folder}): it was built without a C++ compiler, or is a platform-independent wheel"
