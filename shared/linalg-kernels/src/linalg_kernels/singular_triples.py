@@ -43,11 +43,26 @@ def _unit(y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(norm == 0, first, y / torch.where(norm == 0, 1, norm)), norm[..., 0]
 
 
+def _in_range(gram: Tensor) -> bool:
+    """Whether all A are finite, and none so large or small that A^H A needs scaling."""
+    # Read on the CPU alone: elsewhere the wait costs more than the scaling.
+    if gram.device.type != "cpu" or not errors.can_read(gram) or gram.numel() == 0:
+        return False
+    low, high = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1).aminmax()
+    return 1e-16 < float(low) and float(high) < 1e16
+
+
 def _by_squaring(A: Tensor, iters: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading triple of A (*batch, m, n), m >= n."""
-    v = subspace.leading_eigenvector(A.mH @ A, iters, tol)
+    """The leading triple of A (*batch, m, n), m >= n; NaN where A is not finite."""
+    gram = A.mH @ A
+    size = None
+    if not _in_range(gram):
+        A, size = _scaled(A)
+        gram = A.mH @ A
+    v = subspace.leading_eigenvector(gram, iters, tol)
     u, s = _unit((A @ v[..., None])[..., 0])
-    return u[..., None], s[..., None], v[..., None]
+    s = s[..., None] if size is None else s[..., None] * size[..., 0]
+    return u[..., None], s, v[..., None]
 
 
 def _residual(A: Tensor, U: Tensor, S: Tensor, V: Tensor) -> Tensor:
@@ -67,17 +82,11 @@ def _warn_unless(residual: float | None, tol: float, name: str) -> None:
         )
 
 
-def _scaled(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A with largest entry 1, that entry, and a mask of the finite elements."""
+def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
+    """A with largest entry 1 and that entry, 1 for a zero matrix; NaN where A is not finite."""
     size = A.abs().amax((-2, -1), keepdim=True)
-    finite = torch.isfinite(size)
-    size = torch.where(finite & (size > 0), size, 1)
-    # Where fourth powers stay in the range of float32 a pass over A is saved.
-    if A.device.type == "cpu" and errors.can_read(A) and A.numel():
-        low, high = (float(x) for x in size.aminmax())
-        if low > 1e-8 and high < 1e8:
-            return A, torch.ones_like(size), finite
-    return A / size, size, finite
+    size = torch.where(size == 0, 1, torch.where(torch.isfinite(size), size, torch.nan))
+    return A / size, size
 
 
 def _by_block_power(
@@ -96,7 +105,6 @@ def _triples_of(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """k leading triples of plain A (*batch, m, n) by `method`; NaN where A is not finite."""
     m, n = A.shape[-2:]
-    A, size, finite = _scaled(A)
     aim = subspace.default_tol(A.dtype, max(m, n)) if tol is None else tol
     if method == "power" and min(m, n) <= _SQUARING:
         if m >= n:
@@ -104,24 +112,22 @@ def _triples_of(
         else:
             V, S, U = _by_squaring(A.mH, iters, aim)
     else:
+        scaled, size = _scaled(A)
         # LAPACK refuses NaN for the whole batch.
-        A = torch.where(finite, A, 0)
+        scaled = torch.where(torch.isnan(size), 0, scaled)
         if method == "exact":
-            U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+            U, S, Vh = torch.linalg.svd(scaled, full_matrices=False)
             U, S, V = U[..., :k], S[..., :k], Vh.mH[..., :k]
         else:
             # A fixed number of steps is what "randomized" is; it looks at no residual.
             stop = None if method == "randomized" else aim
-            U, S, V = _by_block_power(A, k, oversample, iters, stop, generator)
+            U, S, V = _by_block_power(scaled, k, oversample, iters, stop, generator)
+        poison = size - size  # 0, or NaN where A is not finite
+        U, S, V = U + poison, S * size[..., 0], V + poison
     if tol is not None and method != "exact" and A.numel() and errors.can_read(A):
         residual = _residual(A, U, S, V).nan_to_num(0).max()
         _warn_unless(float(residual), tol, "rank1" if method == "power" else "svd_topk")
-    nan = torch.nan
-    return (
-        torch.where(finite, U, nan),
-        torch.where(finite[..., 0], S * size[..., 0], nan),
-        torch.where(finite, V, nan),
-    )
+    return U, S, V
 
 
 # --- derivatives ----------------------------------------------------------------------------

@@ -95,24 +95,25 @@ def block_power(
     None if `tol` is None or values cannot be read.
     """
     X, _ = torch.linalg.qr(X)
-    residual = None
     Y = apply(X)
-    step = 0
-    while True:
+    residual = None
+    for step in range(1, iters + 1):
         Q, _ = torch.linalg.qr(Y)
-        # Q^H A = R^H X^H, so the small R^H = W S T^H gives U = Q W and V = X T.
         X, R = torch.linalg.qr(apply_adjoint(Q))
+        last = step == iters
+        if tol is None and not last:
+            Y = apply(X)
+            continue
+        # Q^H A = R^H X^H, so the small R^H = W S T^H gives U = Q W and V = X T.
         W, S, Th = torch.linalg.svd(R.mH)
         U, X = Q @ W, X @ Th.mH
-        step += 1
-        if step >= iters and tol is None:
-            break
-        Y = apply(X)
         if tol is not None:
+            Y = apply(X)
             size = S[..., :1].clamp_min(torch.finfo(S.dtype).tiny)
             error = Y[..., :k] / size[..., None] - U[..., :k] * (S / size)[..., None, :k]
             error = torch.linalg.vector_norm(error, dim=-2)
             residual = read(error.amax()) if error.numel() else 0.0
-            if step >= iters or (residual is not None and residual <= tol):
-                break
-    return U[..., :k], S[..., :k], X[..., :k], residual
+            last = last or (residual is not None and residual <= tol)
+        if last:
+            return U[..., :k], S[..., :k], X[..., :k], residual
+    raise ValueError(f"iters must be >= 1, got {iters}")
