@@ -77,7 +77,7 @@ def test_errors():
     with pytest.raises(ValueError, match="shrinkage='oas' is defined for ddof=0"):
         lk.covariance(X, shrinkage="oas")
     with pytest.raises(ValueError, match="'ledoit_wolf' or 'oas', got 'lw'"):
-        lk.covariance(X, ddof=0, shrinkage="lw")
+        lk.covariance(X, ddof=0, shrinkage="lw")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match=r"shrinkage must lie in \[0, 1\], got 1.5"):
         lk.covariance(X, shrinkage=1.5)
     with pytest.raises(ValueError, match=r"shrinkage must lie in \[0, 1\], got -0.5"):
