@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from eigenworks import Bars, Claim, Experiment, Figure, HeatMap, Row, Size, Trial, wilson
+from eigenworks import Claim, Experiment, Figure, HeatMap, Row, Size, Trial, wilson
 from eigenworks.data import EMG
 from linalg_kernels import inv_sqrtm, karcher_mean
 from torch import Tensor
@@ -126,6 +126,31 @@ def confusion(outcome: Outcome, gestures: tuple[str, ...]) -> HeatMap:
     )
 
 
+def overviews(found: dict[str, list[Outcome]]) -> tuple[HeatMap, ...]:
+    """Accuracies of every metric, one map for each way of splitting."""
+    within, centred = "within ", ", re-centred"
+    splits = {outcome.split: i for i, outcome in enumerate(next(iter(found.values())))}
+    crossed = [split for split in splits if split in CROSSED]
+    chosen = {
+        "within a session": {s.removeprefix(within): s for s in splits if s.startswith(within)},
+        "across sessions and subjects": {s: s for s in crossed},
+        "across, re-centred": {s: s + centred for s in crossed},
+    }
+    return tuple(
+        HeatMap(
+            f"Accuracy {title}",
+            [
+                [line[splits[split]].accuracy for split in columns.values()]
+                for line in found.values()
+            ],
+            rows=tuple(found),
+            columns=tuple(columns),
+            unit="%",
+        )
+        for title, columns in chosen.items()
+    )
+
+
 def run(trial: Trial) -> Iterator[Row]:
     """Accuracies of every metric on every split."""
     cut = EMG.load().windows()
@@ -136,13 +161,6 @@ def run(trial: Trial) -> Iterator[Row]:
         trial.progress(len(found) / len(METRICS), name)
         found[name] = list(outcomes(metric, windows, cut.sessions))
     splits = [outcome.split for outcome in next(iter(found.values()))]
-    bars = Bars(
-        "Accuracy of minimum distance to mean",
-        "accuracy in %",
-        categories=tuple(splits),
-        series=tuple(found),
-        values=[[outcome.accuracy for outcome in line] for line in found.values()],
-    )
     for name, line in found.items():
         for outcome in line:
             first = name == "affine-invariant"
@@ -156,7 +174,7 @@ def run(trial: Trial) -> Iterator[Row]:
                 unit="%",
                 better="higher",
                 interval=wilson(outcome.hits, len(outcome.gesture), scale=100, of="windows"),
-                plots=(bars,) if first and outcome.split == splits[0] else plots,
+                plots=overviews(found) if first and outcome.split == splits[0] else plots,
             )
 
 
