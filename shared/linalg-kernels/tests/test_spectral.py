@@ -299,8 +299,14 @@ class TestNonpositive:
 def test_singular_sqrt_by_clamping_at_zero():
     v = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)
     A = v[:, None] * v
-    root = lk.sqrtm(A, nonpos="clamp", eps=0.0)
-    torch.testing.assert_close(root, A / 3, rtol=1e-7, atol=1e-7)
+    for choice in ("torch", "auto"):
+        with lk.backend(choice):
+            leaf = A.clone().requires_grad_()
+            root = lk.sqrtm(leaf, nonpos="clamp", eps=0.0)
+            torch.testing.assert_close(root.detach(), A / 3, rtol=1e-7, atol=1e-7)
+            # d√λ = dλ / (2√λ) for the one eigenvalue that moves, λ = 9.
+            (grad,) = torch.autograd.grad(torch.trace(root), leaf)
+            torch.testing.assert_close(v @ grad @ v / 9, torch.tensor(1 / 6).double())
 
 
 class TestPower:

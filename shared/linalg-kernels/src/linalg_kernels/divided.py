@@ -117,7 +117,9 @@ def floored(
     first: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, floor: float
 ) -> Tensor:
     """f(max(x, floor))[a, b], from the first divided difference of f."""
-    return first(a.clamp(min=floor), b.clamp(min=floor)) * clamp(a, b, floor)
+    inside = first(a.clamp(min=floor), b.clamp(min=floor)) * clamp(a, b, floor)
+    # f may have an infinite slope at the floor, as the square root has at 0.
+    return torch.where(torch.maximum(a, b) > floor, inside, 0)
 
 
 # 8-node Gauss-Legendre rule on [0, 1].
