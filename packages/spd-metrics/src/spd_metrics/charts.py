@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import cholesky, daleckii_krein, scalar, triangular_congruence
+from linalg_kernels import cholesky, daleckii_krein, errors, scalar, triangular_congruence
 from linalg_kernels.scalar import ScalarFunction
 from torch import Tensor
 
@@ -319,9 +319,13 @@ class Identity:
         if self.kind == "lower":
             return inputs.cholesky_point(P, name)
         inputs.point(P, name)
-        # The factorisation is the cheapest test of definiteness; NaN spreads from it.
+        # The factorisation is the cheapest test of definiteness. Where values cannot be read
+        # it does not raise, and its NaN must spread.
         L = cholesky(P.detach(), name=name)
-        return torch.where(L[..., :1, :1].isnan(), torch.nan, (P + P.mT) / 2)
+        symmetric = (P + P.mT) / 2
+        if errors.can_read(P):
+            return symmetric
+        return torch.where(L[..., :1, :1].isnan(), torch.nan, symmetric)
 
     def at(self, P: Tensor, name: str = "P") -> _IdentityLocal:
         return _IdentityLocal(self(P, name))

@@ -8,17 +8,21 @@ from torch import Tensor
 from spd_metrics.geometry import Geometry
 
 
-def trace_inner(V: Tensor, W: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
-    """alpha tr(V W) + beta tr V tr W of symmetric V and W, an inner product invariant under O(n).
-
-    Raises ValueError unless alpha + n beta > 0, without which it is not definite.
-    """
-    n = V.shape[-1]
+def check_alpha_beta(n: int, alpha: float, beta: float) -> None:
+    """ValueError unless alpha + n beta > 0, where `trace_inner` is definite."""
     if not alpha + n * beta > 0:
         raise ValueError(
             f"beta must exceed -alpha/n = {-alpha / max(n, 1):.4g} for n={n} and alpha={alpha:g}, "
             f"got {beta:g}"
         )
+
+
+def trace_inner(V: Tensor, W: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
+    """alpha tr(V W) + beta tr V tr W of symmetric V and W, an inner product invariant under O(n).
+
+    Raises ValueError unless alpha + n beta > 0, without which it is not definite.
+    """
+    check_alpha_beta(V.shape[-1], alpha, beta)
     inner = (V * W).sum((-2, -1))
     inner = inner if alpha == 1 else alpha * inner
     if beta == 0:
