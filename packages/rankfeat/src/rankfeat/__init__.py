@@ -1,3 +1,19 @@
 """Out-of-distribution detection by removing the rank-1 feature or weight."""
 
-__all__: list[str] = []
+from rankfeat.metrics import aupr, auroc, fpr95
+from rankfeat.removal import (
+    remove_effective_weight,
+    remove_feature,
+    remove_weight,
+    standardize,
+)
+from rankfeat.scores import MSP, Energy, MaxLogit
+
+__all__ = [
+    # removals, on tensors
+    "remove_feature", "remove_weight", "remove_effective_weight", "standardize",
+    # scores of logits, larger = more in-distribution
+    "Energy", "MSP", "MaxLogit",
+    # metrics of two samples of scores
+    "auroc", "fpr95", "aupr",
+]  # fmt: skip
