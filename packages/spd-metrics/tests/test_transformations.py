@@ -106,9 +106,18 @@ def test_mean_under_vmap(metric, sample):
     )
 
 
+COMPILED = [
+    AffineInvariant(theta=0.5, beta=0.2),
+    LogCholesky(theta=0.5),
+    BuresWasserstein(),
+    PowerCholesky(theta=0.5),
+]
+
+
 @pytest.mark.compile
-def test_compile(metric, sample):
-    s = sample
+@pytest.mark.parametrize("metric", COMPILED, ids=repr)
+def test_compile(metric):
+    s = Sample.draw(metric, n=3, batch=2, cond=5.0)
     t = torch.tensor([0.2, 0.7], dtype=s.P.dtype)
 
     def operations(P, Q, V):

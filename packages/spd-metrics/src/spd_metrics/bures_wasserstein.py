@@ -25,7 +25,7 @@ from spd_metrics.geometry import Geometry, time_to_zero
 from spd_metrics.metric import Pullback
 
 # Into how many steps the rows of the extrapolation that transports cut each half of the way.
-_SUBSTEPS = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
+_SUBSTEPS = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
 
 
 def _symmetric(A: Tensor) -> Tensor:
@@ -174,8 +174,9 @@ class BuresWasserstein(Pullback):
 
     θ = ½ is the Bures-Wasserstein metric: the 2-Wasserstein distance of centred Gaussians, of
     nonnegative curvature, incomplete, invariant under rotations. At θ = 0 it is half the
-    log-Euclidean distance. `transport` has no closed form: it is integrated, to about 1e-11
-    for condition numbers up to 100 of the optimal map between the points.
+    log-Euclidean distance. `transport` has no closed form: it is integrated, to a relative
+    error of about 1e-10 where the optimal map between the points has a condition number of up
+    to 100, and 1e-7 up to 1000.
 
     Args:
         theta: Any number.
