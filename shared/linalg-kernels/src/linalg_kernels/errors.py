@@ -117,8 +117,8 @@ def check_hermitian(A: Tensor, name: str) -> None:
         worst = (difference[bad] / size[bad]).flatten()[0].item()
         raise ValueError(
             f"{name}{element(bad)} must be {kind}, but differs from its transpose by "
-            f"{worst:.2g} of its largest entry; take (A + A.mH) / 2 if that is meant, or "
-            "pass symmetrize=False to read the lower triangle only"
+            f"{worst:.2g} of its largest entry; if its {kind} part is meant, take "
+            f"({name} + {name}.mH) / 2"
         )
 
 
