@@ -21,6 +21,7 @@ from spd_metrics import (
 from spd_metrics.testing import (
     PROPERTIES,
     Sample,
+    bad_input_is_named,
     check_metric,
     gradients_are_exact,
     repeated_eigenvalues_are_ordinary,
@@ -61,23 +62,39 @@ SIZED = [
 ]
 
 
-@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
+EACH = [
+    pytest.param(
+        prop,
+        id=getattr(prop, "__name__", None),
+        marks=[pytest.mark.bad_input] if prop is bad_input_is_named else [],
+    )
+    for prop in PROPERTIES
+]
+
+
+@pytest.mark.parametrize("prop", EACH)
 @pytest.mark.parametrize("metric", METRICS + SIZED, ids=repr)
 def test_property(metric, prop):
     prop(metric, Sample.draw(metric, n=3))
 
 
+@pytest.mark.parametrize("prop", EACH)
 @pytest.mark.parametrize("metric", METRICS, ids=repr)
-def test_one_by_one(metric):
-    check_metric(metric, n=1)
+def test_one_by_one(metric, prop):
+    prop(metric, Sample.draw(metric, n=1))
 
 
-@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda prop: prop.__name__)
+@pytest.mark.parametrize("prop", EACH)
 @pytest.mark.parametrize("metric", METRICS, ids=repr)
 def test_single_precision(metric, prop):
     if prop in (gradients_are_exact, repeated_eigenvalues_are_ordinary):
         pytest.skip("finite differences are taken in double precision")
     prop(metric, Sample.draw(metric, n=3, dtype=torch.float32))
+
+
+@pytest.mark.bad_input
+def test_the_whole_suite_at_once():
+    check_metric(LogEuclidean())
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=repr)

@@ -68,6 +68,7 @@ class VectorTangentSpace(_OnVectors, TangentSpace):
     pass
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("estimator", "least"),
     [(MDM(), 1), (TangentSpace(), 1), (VectorMDM(), 45), (VectorTangentSpace(), 35)],

@@ -305,6 +305,7 @@ def test_gyro_operations_may_leave_the_manifold():
 # --- parameters -----------------------------------------------------------------------------
 
 
+@pytest.mark.bad_input
 def test_parameters_are_checked():
     with pytest.raises(ValueError, match="alpha must be > 0, got -1"):
         LogEuclidean(alpha=-1)
@@ -340,6 +341,7 @@ def test_factors_are_checked():
         CholeskyLog().log(bad, L)
 
 
+@pytest.mark.bad_input
 def test_matrices_are_checked():
     P, Q = draw(3, count=2)
     bad = Q.clone()

@@ -88,7 +88,7 @@ def test_reeig_rectifies():
     c = 1e-12
     torch.testing.assert_close(ReEig(1e-2, relative=True)(c * P) / c, ReEig(1e-2, relative=True)(P))
     with pytest.raises(ValueError, match="threshold must be > 0, got 0"):
-        ReEig(0)
+        ReEig(0.0)
 
 
 @pytest.mark.parametrize("output", ["vech", "full", "matrix"])
@@ -104,7 +104,11 @@ def test_logeig(output):
     torch.testing.assert_close(got.flatten(1).norm(dim=1), norms, rtol=1e-12, atol=0)
     with pytest.raises(LinAlgError, match=r"P\[2\]"):
         LogEig(output)(torch.cat([P[:2], -P[2:]]))
-    with pytest.raises(ValueError, match="output must be"):
+
+
+@pytest.mark.bad_input
+def test_logeig_names_its_outputs():
+    with pytest.raises(ValueError, match="output must be 'vech', 'full' or 'matrix', got 'upper'"):
         LogEig("upper")  # ty: ignore[invalid-argument-type]
 
 

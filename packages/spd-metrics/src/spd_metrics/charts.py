@@ -6,7 +6,7 @@ the one decomposition. Every derivative is exact at repeated eigenvalues.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from spd_metrics.box_cox import BoxCox, InverseBoxCox
 Matrix = Float[Tensor, "*batch n n"]
 
 
+@runtime_checkable
 class Local(Protocol):
     """A chart read at one point."""
 
@@ -37,6 +38,7 @@ class Local(Protocol):
         ...
 
 
+@runtime_checkable
 class Chart(Protocol):
     """A diffeomorphism φ. `kind` says what the tangent vectors of its source are."""
 

@@ -6,6 +6,7 @@ Input is (samples, n, n). Metrics are parameters: `GridSearchCV` may search over
 import numpy as np
 import torch
 from linalg_kernels import powm, unvech, vech
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -25,7 +26,7 @@ class _OnMatrices(BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _read(self, X: object, *, reset: bool = False) -> Tensor:
+    def _read(self, X: ArrayLike, *, reset: bool = False) -> Tensor:
         array = check_array(
             X, allow_nd=True, ensure_2d=False, dtype=[np.float64, np.float32], input_name="X"
         )
@@ -40,7 +41,7 @@ class _OnMatrices(BaseEstimator):
             )
         return torch.from_numpy(np.ascontiguousarray(array))
 
-    def _weights(self, sample_weight: object, X: Tensor) -> np.ndarray | None:
+    def _weights(self, sample_weight: ArrayLike | None, X: Tensor) -> np.ndarray | None:
         if sample_weight is None:
             return None
         return _check_sample_weight(sample_weight, X.numpy(), dtype=X.numpy().dtype)
@@ -63,7 +64,7 @@ class MDM(ClassifierMixin, TransformerMixin, _OnMatrices):
     def __init__(self, metric: Metric | None = None) -> None:
         self.metric = metric
 
-    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "MDM":
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> "MDM":
         """Mean of each class of X (samples, n, n) with labels y (samples,)."""
         matrices = self._read(X, reset=True)
         labels = column_or_1d(y, warn=True)
@@ -85,19 +86,19 @@ class MDM(ClassifierMixin, TransformerMixin, _OnMatrices):
         self.means_ = torch.stack(means).numpy()
         return self
 
-    def transform(self, X: np.ndarray) -> np.ndarray:
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Distances (samples, classes) to the means."""
         check_is_fitted(self)
         matrices = self._read(X)
         means = torch.from_numpy(self.means_).to(matrices.dtype)
         return self._metric().pairwise_dist(matrices, means).numpy()
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The label of the nearest mean."""
         check_is_fitted(self)
         return self.classes_[self.transform(X).argmin(1)]
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """softmax(-d²) over the classes."""
         return torch.softmax(-(torch.from_numpy(self.transform(X)) ** 2), 1).numpy()
 
@@ -125,9 +126,9 @@ class TangentSpace(TransformerMixin, _OnMatrices):
 
     def fit(
         self,
-        X: np.ndarray,
+        X: ArrayLike,
         y: object = None,  # noqa: ARG002
-        sample_weight: np.ndarray | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> "TangentSpace":
         """The mean of X (samples, n, n)."""
         matrices = self._read(X, reset=True)
@@ -138,7 +139,7 @@ class TangentSpace(TransformerMixin, _OnMatrices):
         self._gram = self._inner_product(reference).numpy()
         return self
 
-    def transform(self, X: np.ndarray) -> np.ndarray:
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Vectors (samples, n (n + 1)/2)."""
         check_is_fitted(self)
         matrices = self._read(X)
@@ -146,7 +147,7 @@ class TangentSpace(TransformerMixin, _OnMatrices):
         logs = vech(self._metric().log(reference, matrices), weighted=True, check=False)
         return (logs @ self._root(0.5, matrices)).numpy()
 
-    def inverse_transform(self, X: np.ndarray) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Matrices (samples, n, n) of vectors (samples, n (n + 1)/2)."""
         check_is_fitted(self)
         x = torch.from_numpy(check_array(X, dtype=[np.float64, np.float32], input_name="X"))

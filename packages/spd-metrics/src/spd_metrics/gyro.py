@@ -5,7 +5,7 @@ transport from I a gyrogroup with multiplication by numbers (Nguyen and Yang 202
 offer them as `gyro_add`, `gyro_neg` and `gyro_scale`. Here are the operations made of these.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 from spd_metrics.metric import Metric
 
 
+@runtime_checkable
 class GyroMetric(Metric, Protocol):
     """A metric with gyro operations."""
 

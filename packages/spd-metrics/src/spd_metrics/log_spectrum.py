@@ -149,7 +149,7 @@ def _composed(P: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def relative_log_sums(
-    P: Float[Tensor, "*batch n n"], Q: Float[Tensor, "*batch n n"]
+    P: Float[Tensor, "*#batch n n"], Q: Float[Tensor, "*#batch n n"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Σ (log λ_i)² and Σ log λ_i over the eigenvalues of P^-1 Q."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
