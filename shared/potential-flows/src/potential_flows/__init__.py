@@ -11,10 +11,32 @@ from .derivatives import (
     time_derivative,
 )
 from .potential import MLPPotential
+from .residuals import (
+    fokker_planck_residual,
+    hamilton_jacobi_residual,
+    heat_residual,
+    initial_rate_residual,
+    initial_speed,
+    initial_value_residual,
+    mean_square,
+    wave_residual,
+)
+from .steppers import (
+    Inverse,
+    euler_path,
+    euler_step,
+    euler_step_logabsdet,
+    inverse_euler_step,
+    langevin_step,
+)
 from .time_embedding import sinusoidal_embedding
 
 __all__ = [
     "MLPPotential", "sinusoidal_embedding",
     "gradient", "spacetime_gradient", "time_derivative",
     "hessian", "hessian_product", "laplacian", "hutchinson_laplacian", "step_logabsdet",
+    "heat_residual", "wave_residual", "hamilton_jacobi_residual", "fokker_planck_residual",
+    "initial_value_residual", "initial_rate_residual", "initial_speed", "mean_square",
+    "euler_step", "euler_step_logabsdet", "euler_path", "langevin_step",
+    "inverse_euler_step", "Inverse",
 ]  # fmt: skip
