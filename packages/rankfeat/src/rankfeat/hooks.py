@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -63,7 +63,7 @@ class Hooks:
             handle.remove()
         self._handles.clear()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Hooks":
         return self
 
     def __exit__(self, *_: object) -> None:

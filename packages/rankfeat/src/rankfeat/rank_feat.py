@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -244,7 +244,7 @@ class RankFeat(nn.Module):
         save_file({"id_scores": calibration.id_scores.contiguous()}, str(path), header)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module) -> Self:
+    def load(cls, path: str | Path, model: nn.Module) -> "RankFeat":
         """The detector that `save` wrote, on a model of the weights it was calibrated with.
 
         Raises:
@@ -274,7 +274,7 @@ class RankFeat(nn.Module):
         """Take the hooks off the model. The detector cannot be used afterwards."""
         self._hooks.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RankFeat":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class RankWeight:
         return bool(self._weights)
 
     @torch.no_grad()
-    def apply(self) -> Self:
+    def apply(self) -> "RankWeight":
         """Remove the rank-one part of each weight, unless that is done.
 
         Raises:
@@ -132,7 +132,7 @@ class RankWeight:
         self._weights.clear()
         self._hooks.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RankWeight":
         return self.apply()
 
     def __exit__(self, *_: object) -> None:
