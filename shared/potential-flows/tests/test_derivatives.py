@@ -139,7 +139,7 @@ def test_numbers_and_broadcast_times(u):
     t = torch.tensor([[0.5], [1.5]], dtype=z.dtype)
     for f in (gradient, time_derivative, hessian, laplacian):
         close(f(u, z, t), f(u, z, t.expand(2, 4)))
-        close(f(u, z, 1), f(u, z, torch.ones(2, 4, dtype=z.dtype)))
+        close(f(u, z, 1.0), f(u, z, torch.ones(2, 4, dtype=z.dtype)))
     close(spacetime_gradient(u, z, t)[1], time_derivative(u, z, t))
 
 

@@ -167,8 +167,8 @@ def from_chol_log(
 
 
 def chol_power(
-    A: Inexact[Tensor, "*batch n n"],
-    theta: Tensor | float,
+    A: Inexact[Tensor, "*#batch n n"],
+    theta: Float[Tensor, "*#batch"] | float,
     *,
     symmetrize: bool = True,
     check: bool = True,

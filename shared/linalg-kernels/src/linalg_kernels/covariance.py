@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Inexact
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
@@ -66,8 +66,8 @@ def covariance(
 
 @full_precision
 def shrink_covariance(
-    C: Inexact[Tensor, "*batch n n"],
-    shrinkage: Tensor | float,
+    C: Inexact[Tensor, "*#batch n n"],
+    shrinkage: Float[Tensor, "*#batch"] | float,
     *,
     check: bool = True,
     upcast: bool = False,

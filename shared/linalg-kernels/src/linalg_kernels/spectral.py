@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Inexact
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import daleckii_krein, errors, scalar
@@ -149,8 +149,8 @@ def inv_sqrtm(
 
 
 def powm(
-    A: Inexact[Tensor, "*batch n n"],
-    p: Tensor | float,
+    A: Inexact[Tensor, "*#batch n n"],
+    p: Float[Tensor, "*#batch"] | float,
     *,
     symmetrize: bool = True,
     check: bool = True,
@@ -276,8 +276,8 @@ def _named(fn: str | float, argument: str) -> tuple[ScalarFunction, float | None
 
 @full_precision
 def frechet(
-    A: Inexact[Tensor, "*batch n n"],
-    E: Inexact[Tensor, "*batch n n"],
+    A: Inexact[Tensor, "*#batch n n"],
+    E: Inexact[Tensor, "*#batch n n"],
     fn: str | float = "log",
     *,
     symmetrize: bool = True,
