@@ -1,4 +1,4 @@
-"""The command `eigenworks`: a thin shell over discover, run, report, bench and compare."""
+"""The command `eigenworks`: a thin shell over discover, run, record, report, bench, compare."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,39 @@ def run(
     except KeyboardInterrupt:
         interrupted = True
     raise typer.Exit(_finish(session, interrupted))
+
+
+@app.command()
+def record(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="A package or an experiment.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder that `eigenworks run --full` wrote.")] = Path(
+        "report"
+    ),
+) -> None:
+    """Keeps the full results of OUT with the package, so that every report shows them.
+
+    One file per experiment, results/NAME.json beside the experiment's module. Exit status 1
+    where a full result is not whole.
+    """
+    from eigenworks.discover import Broken
+    from eigenworks.record import NotRecordableError, write_record
+
+    console = _console()
+    failed = False
+    for offer in _offers(names):
+        experiment = offer.load()
+        try:
+            if isinstance(experiment, Broken):
+                raise NotRecordableError(f"{offer.name} cannot be imported: {experiment.error}")
+            path = write_record(offer, experiment, out)
+        except NotRecordableError as error:
+            failed = True
+            typer.echo(f"eigenworks: {error}", err=True)
+        else:
+            console.print(f"{offer.name}: {path}", soft_wrap=True, markup=False)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

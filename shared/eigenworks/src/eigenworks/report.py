@@ -75,7 +75,8 @@ def render(
 def _counts(results: Sequence[Result]) -> Mapping[str, int]:
     counts = dict.fromkeys(MARKS, 0)
     for result in results:
-        counts[result.status] += 1
+        if not result.recorded:
+            counts[result.status] += 1
     return {status: count for status, count in counts.items() if count}
 
 

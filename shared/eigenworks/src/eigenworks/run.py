@@ -40,11 +40,13 @@ class Task:
 
     def answered_by(self, unit: Unit) -> bool:
         """Whether the unit was run with this version, release and these parameters."""
+        return unit.release == self.release and self.same_question(unit)
+
+    def same_question(self, unit: Unit) -> bool:
+        """Whether the unit was run with this version and these parameters, in any release."""
         parameters = self.experiment.size(self.size).parameters
-        return (
-            unit.version == self.experiment.version
-            and unit.release == self.release
-            and _plain(unit.parameters) == _plain(parameters)
+        return unit.version == self.experiment.version and _plain(unit.parameters) == _plain(
+            parameters
         )
 
 

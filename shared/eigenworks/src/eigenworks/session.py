@@ -11,6 +11,7 @@ from eigenworks.discover import Broken, Offer, discover
 from eigenworks.experiment import Experiment, SizeName
 from eigenworks.machine import describe
 from eigenworks.progress import LiveWatch
+from eigenworks.record import read_record
 from eigenworks.run import (
     Task,
     set_thread_variables,
@@ -19,8 +20,8 @@ from eigenworks.run import (
     tasks_stored,
     work,
 )
-from eigenworks.store import Unit
-from eigenworks.summary import Result, broken_result, summarise
+from eigenworks.store import Unit, UnreadableError
+from eigenworks.summary import Result, broken_result, recorded, summarise
 
 
 class Session:
@@ -83,7 +84,8 @@ class Session:
     def results(self, interrupted: bool = False) -> tuple[list[Result], list[Result]]:
         """Results of what this run selected, and of all that the folder holds.
 
-        Another size or another experiment of an earlier run stays in the report. After an
+        Another size or another experiment of an earlier run stays in the report, and a full
+        result that came with the package stands in where the folder has none. After an
         interruption nothing more is imported: who pressed Ctrl-C is waiting.
         """
         selected, everything = [], []
@@ -98,7 +100,23 @@ class Session:
                     everything.append(result)
                     if asked:
                         selected.append(result)
+            if not any(r.name == offer.name and r.size == "full" for r in everything):
+                everything.extend(self._recorded(offer))
         return selected, everything
+
+    def _recorded(self, offer: Offer) -> list[Result]:
+        """The full result that came with the package, where it is still the answer."""
+        if offer.name not in self._loaded:
+            return []
+        experiment = self._load(offer)
+        if isinstance(experiment, Broken):
+            return []
+        try:
+            units = read_record(offer, experiment)
+        except UnreadableError as error:
+            self._complain(f"{error}; the report leaves it out")
+            return []
+        return [recorded(experiment, units)] if units else []
 
     def _result(self, offer: Offer, size: SizeName, asked: bool) -> Result | None:
         if not asked and not (self.out / "units" / offer.name).is_dir():
@@ -131,7 +149,7 @@ class Session:
         return unit is None or unit.status == "failed"
 
     def _complain(self, sentence: str) -> None:
-        self.console.print(f"[yellow]{escape(sentence)}[/yellow]")
+        self.console.print(f"[yellow]{escape(sentence)}[/yellow]", soft_wrap=True)
 
     def _load(self, offer: Offer) -> Experiment | Broken:
         if offer.name not in self._loaded:

@@ -67,7 +67,7 @@ def unit_path(out: Path, experiment: str, size: SizeName, seed: int) -> Path:
 def save_unit(out: Path, unit: Unit) -> Path:
     """Writes the unit and returns its path."""
     path = unit_path(out, unit.experiment, unit.size, unit.seed)
-    data = {"format": FORMAT, **asdict(unit), "rows": [row_to_json(row) for row in unit.rows]}
+    data = {"format": FORMAT, **unit_to_json(unit)}
     write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
@@ -86,8 +86,7 @@ def load_unit(path: Path) -> Unit | None:
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise UnreadableError(f"{path} is not in the format {FORMAT!r}")
     try:
-        data["rows"] = tuple(row_from_json(row) for row in data["rows"])
-        return Unit(**data)
+        return unit_from_json(data)
     except (TypeError, KeyError, ValueError) as error:
         raise UnreadableError(f"{path} is not in the format {FORMAT!r}: {error}") from error
 
@@ -101,6 +100,18 @@ def stored_seeds(out: Path, experiment: str, size: SizeName) -> Iterator[int]:
         if digits.isdecimal():
             seeds.append(int(digits))
     yield from sorted(seeds)
+
+
+def unit_to_json(unit: Unit) -> dict[str, Any]:
+    """The unit as plain JSON values."""
+    return asdict(unit) | {"rows": [row_to_json(row) for row in unit.rows]}
+
+
+def unit_from_json(data: Mapping[str, Any]) -> Unit:
+    """The inverse of `unit_to_json`; TypeError, KeyError or ValueError for anything else."""
+    fields = dict(data)
+    fields["rows"] = tuple(row_from_json(row) for row in data["rows"])
+    return Unit(**fields)
 
 
 def row_to_json(row: Row) -> dict[str, Any]:

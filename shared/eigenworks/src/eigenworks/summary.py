@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from eigenworks.discover import Broken, Offer
@@ -41,7 +41,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """An experiment at one size as the report shows it."""
+    """An experiment at one size as the report shows it.
+
+    `recorded` says that the units travelled with the package (`record.py`) and were not run
+    into this report's folder; `release` is then the one that they were recorded with.
+    """
 
     name: str
     package: str
@@ -61,6 +65,7 @@ class Result:
     units: tuple[Unit, ...]
     seeds: tuple[int, ...]
     seconds: float
+    recorded: bool = False
 
 
 def broken_result(offer: Offer, broken: Broken, size: SizeName) -> Result:
@@ -127,6 +132,13 @@ def summarise(
     )
 
 
+def recorded(experiment: Experiment, units: Sequence[Unit]) -> Result:
+    """The result of the full units that travelled with the package."""
+    seeds = [unit.seed for unit in units]
+    result = summarise(experiment, units[0].release, "full", seeds, units)
+    return replace(result, recorded=True)
+
+
 def folded(rows: Sequence[Measured]) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
     """Rows to show at once, and those that wait behind a line when there are many.
 
@@ -170,7 +182,8 @@ def run_to_json(
         "finished": finished,
         "interrupted": interrupted,
         "machines": machines(results),
-        "experiments": [_result_to_json(result) for result in results],
+        "experiments": [_result_to_json(result) for result in results if not result.recorded],
+        "recorded": [_result_to_json(result) for result in results if result.recorded],
     }
 
 
