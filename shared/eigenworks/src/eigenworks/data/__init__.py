@@ -6,6 +6,7 @@ from eigenworks.data.emg import EMG
 from eigenworks.data.faces import FACES
 from eigenworks.data.imu import WATCH
 from eigenworks.data.smollm2 import SMOLLM2
+from eigenworks.data.textures import TEXTURES
 from eigenworks.dataset import DataError, DataSet, development_file
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EMG",
     "FACES",
     "SMOLLM2",
+    "TEXTURES",
     "WATCH",
     "DataError",
     "DataSet",

@@ -10,6 +10,8 @@ from eigenworks.dataset import packaged_file, require
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eigenworks.data.efficientnet_lite import EfficientNetLite0Network
+
 
 @dataclass(frozen=True)
 class EfficientNetLite0:
@@ -34,6 +36,12 @@ class EfficientNetLite0:
         """The state dictionary (296 tensors). Raises DataError if it is absent or different."""
         shapes = {"_conv_stem.weight": (32, 3, 3, 3), "_fc.weight": (1000, 1280)}
         return read_state_dict(require(self, self.path()), shapes)
+
+    def network(self) -> "EfficientNetLite0Network":
+        """The network with these weights, in evaluation mode. Raises DataError as `load`."""
+        from eigenworks.data.efficientnet_lite import from_checkpoint
+
+        return from_checkpoint(self.load())
 
 
 EFFICIENTNET_LITE0 = EfficientNetLite0()
