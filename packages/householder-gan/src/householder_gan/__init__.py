@@ -1,3 +1,5 @@
 """Householder projectors: disentangled low-rank orthogonal directions in generators."""
 
-__all__: list[str] = []
+from householder_gan.projector import HouseholderProjector, PartialIsometry
+
+__all__ = ["HouseholderProjector", "PartialIsometry"]

@@ -1,0 +1,1 @@
+"""Generators, their discriminator, and what is asked of a generator."""
