@@ -1,3 +1,23 @@
 """Batch normalisation on Lie groups: SPD matrices and rotations, in PyTorch."""
 
-__all__: list[str] = []
+from liebn.batch_norm import LieBatchNorm
+from liebn.group import LieGroup, Radial
+from liebn.groups import (
+    AffineInvariantGroup,
+    BuresWassersteinCholeskyGroup,
+    CholeskyRightInvariantGroup,
+    LogCholeskyGroup,
+    LogEuclideanGroup,
+    PowerCholeskyGroup,
+    RotationGroup,
+)
+
+__all__ = [
+    # layers
+    "LieBatchNorm",
+    # groups
+    "AffineInvariantGroup", "LogEuclideanGroup", "LogCholeskyGroup", "CholeskyRightInvariantGroup",
+    "PowerCholeskyGroup", "BuresWassersteinCholeskyGroup", "RotationGroup",
+    # what a group is
+    "LieGroup", "Radial",
+]  # fmt: skip

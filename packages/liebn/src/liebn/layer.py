@@ -1,0 +1,115 @@
+"""What normalisation layers share: shapes, bias and scale, and what is kept between calls."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from linalg_kernels import errors
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from liebn.functional import Normalisation
+from liebn.group import LieGroup
+from liebn.parametrize import GroupExponential, Positive
+
+
+def read_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """(*channels, n, n) of an order n or of the shape itself. Raises ValueError for others."""
+    read = (shape, shape) if isinstance(shape, int) else tuple(shape)
+    if len(read) < 2 or read[-1] != read[-2] or min(read) < 1:
+        raise ValueError(f"shape must be n or (*channels, n, n), got {shape}")
+    return read
+
+
+class GroupLayer(nn.Module):
+    """Bias B in the group and scale s > 0, one of each a channel, starting at E and 1.
+
+    Args:
+        group: Where the matrices live.
+        shape: (*channels, n, n), or n.
+        trivialized: Parametrise both by unconstrained tensors. With False they are plain
+            parameters: for Riemannian optimisers, which keep B in the group, and for s < 0.
+    """
+
+    bias: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        group: LieGroup,
+        shape: int | Sequence[int],
+        *,
+        trivialized: bool,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        self.group, self.shape = group, read_shape(shape)
+        channels, n = self.shape[:-2], self.shape[-1]
+        E = self.neutral(dtype, device)
+        self.bias = nn.Parameter(group.chart_inverse(E).expand(*channels, n, n).clone())
+        self.scale = nn.Parameter(torch.ones(channels, dtype=dtype, device=device))
+        if trivialized:
+            parametrize.register_parametrization(self, "bias", GroupExponential(group))
+            parametrize.register_parametrization(self, "scale", Positive())
+        self._kept: tuple[tuple, Normalisation] | None = None
+
+    def neutral(
+        self, dtype: torch.dtype | None, device: torch.device | str | None
+    ) -> Float[Tensor, "n n"]:
+        """Coordinates of the neutral element."""
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        return self.group.neutral(self.shape[-1]).to(dtype=dtype, device=device)
+
+    def bias_coordinates(self) -> Float[Tensor, "*channels n n"]:
+        """The bias in the group's coordinates."""
+        if not parametrize.is_parametrized(self, "bias"):
+            return self.group.chart(self.bias, "bias")
+        parametrised = self.parametrizations["bias"]
+        return parametrised[0].coordinates(parametrised.original)
+
+    def require_input(self, X: Tensor, like: Tensor) -> None:
+        """ValueError or TypeError unless X is (..., *shape) in the dtype of `like`."""
+        errors.require_float(X, "X")
+        errors.require_real(X, "X")
+        ends = X.shape[max(0, X.ndim - len(self.shape)) :]
+        fits = len(ends) == len(self.shape) and all(
+            want in (1, got) for want, got in zip(self.shape[:-2], ends[:-2], strict=True)
+        )
+        if not fits or ends[-2:] != self.shape[-2:]:
+            told = ", ".join(map(str, self.shape))
+            raise ValueError(f"X must be (..., {told}), got {tuple(X.shape)}")
+        errors.require_same_kind(X, like, ("X", "running_mean"))
+
+    def pooled_dims(self, X: Tensor) -> tuple[int, ...]:
+        """Dimensions of X over which statistics are taken: all in front of `shape`, and those
+        where `shape` has 1."""
+        extra = X.ndim - len(self.shape)
+        ones = (extra + i for i, size in enumerate(self.shape[:-2]) if size == 1)
+        return (*range(extra), *ones)
+
+    def kept_normalisation(
+        self, statistics: Sequence[Tensor], make: Callable[[], Normalisation]
+    ) -> Normalisation:
+        """`make()`, or what it gave last time if nothing it depends on has changed since.
+
+        Derivatives with respect to bias and scale are not kept: where one may be asked for,
+        it is made anew.
+        """
+        parameters = tuple(self.parameters())
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+            return make()
+        state = (*statistics, *parameters)
+        if any(t.is_inference() for t in state):
+            return make()
+        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in state)
+        if self._kept is None or self._kept[0] != key:
+            with torch.no_grad():
+                self._kept = key, make()
+        return self._kept[1]
+
+    def train(self, mode: bool = True) -> "GroupLayer":
+        """Also forgets what was kept."""
+        self._kept = None
+        super().train(mode)
+        return self
