@@ -63,8 +63,6 @@ def test_points_are_checked_and_projected():
 )
 @pytest.mark.parametrize("optimiser", [geoopt.optim.RiemannianSGD, geoopt.optim.RiemannianAdam])
 def test_finding_a_mean(metric, optimiser):
-    if isinstance(metric, BuresWasserstein) and optimiser is geoopt.optim.RiemannianAdam:
-        pytest.skip("it transports its momentum in every step, which is integrated here: 20 s")
     X = draw(3)
     start = torch.eye(4, dtype=X.dtype)
     P = geoopt.ManifoldParameter(start.clone(), manifold=GeooptManifold(metric))  # ty: ignore[unknown-argument]

@@ -18,14 +18,11 @@ import torch
 from linalg_kernels import cholesky, eigvalsh, lyapunov, sqrtm, sylvester, wasserstein_mean
 from torch import Tensor
 
-from spd_metrics import inputs
+from spd_metrics import inputs, pole_ladder
 from spd_metrics.charts import SMALL_THETA, Chart, Congruence, box_cox, power
 from spd_metrics.fixed_point import iterate
 from spd_metrics.geometry import Geometry, time_to_zero
 from spd_metrics.metric import Pullback
-
-# Into how many steps the rows of the extrapolation that transports cut each half of the way.
-_SUBSTEPS = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
 
 
 def _symmetric(A: Tensor) -> Tensor:
@@ -113,59 +110,9 @@ class BuresWassersteinGeometry(Geometry):
         return one if self.offset == 0 else 0 * one
 
     def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
-        """Transport along (L + t s F)(L + t s F)^T, by integrating its equation.
-
-        For V = S X + X S a field is parallel where S' = -𝓛_X[S H + (S H)^T], H = s F L^T: its
-        horizontal lift then changes in vertical directions only. Each half of the way is
-        extrapolated from midpoint rules (Gragg, Bulirsch and Stoer), in the time in which
-        the eigenvalues of the optimal map grow evenly.
-        """
+        """By a pole ladder; see `pole_ladder`. It is linear, whatever the coordinates of V."""
         L, F = self._lift(X, Y)
-        F = self.slope * F
-        S = self._lyapunov(X, V)
-        S, L, F = torch.broadcast_tensors(S, L, F)
-        # The optimal map T = I + F L^-1 has the real eigenvalues at whose t the way is singular.
-        T = torch.linalg.solve_triangular(L, F, upper=False, left=False).detach()
-        growth = eigvalsh(_symmetric(T), check=False) if T.shape[-1] else T.sum(-1)
-        if T.shape[-1] == 0:
-            return V.expand(S.shape)
-        first = growth.amax(-1)
-        last = -(growth / (1 + growth)).amin(-1)
-        S = _integrate(S, L, F, first, backward=False)
-        S = _integrate(S, L, F, last, backward=True)
-        Y = self._point(Y)
-        half = S @ Y
-        return half + half.mT
-
-
-def _integrate(S: Tensor, L: Tensor, F: Tensor, growth: Tensor, backward: bool) -> Tensor:
-    """S after one half of the way from L to L + F: the first, or with `backward` the last.
-
-    Time runs as t = δ (e^(aτ) - 1) from the nearer end, a = log(1 + 1/(2δ)): evenly for the
-    singular point at -δ = -1/growth.
-    """
-    delta = 1 / growth.clamp(min=1e-3)[..., None, None]
-    a = torch.log1p(0.5 / delta)
-
-    def slope(S: Tensor, tau: float) -> Tensor:
-        far = torch.expm1(a * ((1 - tau) if backward else tau)) * delta
-        here = L + ((1 - far) if backward else far) * F
-        speed = a * (far + delta)
-        H = S @ F @ here.mT
-        return speed * -lyapunov(here @ here.mT, H + H.mT, check=False)
-
-    table: list[Tensor] = []
-    for row, count in enumerate(_SUBSTEPS):
-        h = 1 / count
-        before, now = S, S + h * slope(S, 0.0)
-        for k in range(1, count):
-            before, now = now, before + 2 * h * slope(now, k * h)
-        line = [(before + now + h * slope(now, 1.0)) / 2]
-        for k, previous in enumerate(table):
-            ratio = (count / _SUBSTEPS[row - k - 1]) ** 2
-            line.append(line[k] + (line[k] - previous) / (ratio - 1))
-        table = line
-    return table[-1]
+        return pole_ladder.transport(V, L, self.slope * F)
 
 
 @dataclass(frozen=True)
@@ -174,9 +121,10 @@ class BuresWasserstein(Pullback):
 
     θ = ½ is the Bures-Wasserstein metric: the 2-Wasserstein distance of centred Gaussians, of
     nonnegative curvature, incomplete, invariant under rotations. At θ = 0 it is half the
-    log-Euclidean distance. `transport` has no closed form: it is integrated, to a relative
-    error of about 1e-10 where the optimal map between the points has a condition number of up
-    to 100, and 1e-7 up to 1000.
+    log-Euclidean distance. `transport` has no closed form: it climbs pole ladders until their
+    estimate of its error is below eps^⅔ of its norm (see `pole_ladder`), and warns
+    (ConvergenceWarning) where that stays above √eps, as it may beyond condition numbers of 1e3
+    of the optimal map between the points.
 
     Args:
         theta: Any number.
