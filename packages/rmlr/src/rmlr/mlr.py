@@ -1,0 +1,235 @@
+"""Multinomial logistic regression of SPD matrices under any metric."""
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from linalg_kernels import errors
+from spd_metrics.inputs import tangent
+from torch import Tensor, nn
+
+from rmlr.families import GeneralForm, form_of, has_theta
+from rmlr.flat import Flat
+from rmlr.form import Form, Theta
+from rmlr.general import Carry, Geometry
+from rmlr.packed import pack, symmetric, triangular
+
+if TYPE_CHECKING:
+    from geoopt.manifolds.base import Manifold
+else:
+    Manifold = Any
+
+
+def _samples(S: Tensor, n: int) -> None:
+    errors.require_float(S, "S")
+    errors.require_real(S, "S")
+    errors.require_square(S, "S", n)
+
+
+def scores(
+    metric: Geometry,
+    S: Float[Tensor, "*batch n n"],
+    P: Float[Tensor, "c n n"],
+    A: Float[Tensor, "c n n"],
+    *,
+    memory: int | None = None,
+) -> Float[Tensor, "*batch c"]:
+    """Logits <Log_P S, Ã>_P of samples S for the hyperplanes through P with the normals A.
+
+    Args:
+        metric: Any metric of spd-metrics, or any `Geometry`.
+        S: Points.
+        P: A point for each class.
+        A: A tangent vector at the identity for each class, symmetric; `carried` to P.
+        memory: Bytes that the pairs of a curved metric may take at once; None means 512 MiB.
+
+    Equal to `general_scores`, by the closed form of the metric's family where it has one.
+    Raises ValueError or LinAlgError naming the argument and the element. Source: Chen et al.,
+    NeurIPS 2024, Theorems 3.3 and 4.2.
+    """
+    form = form_of(metric)
+    if P.ndim != 3:
+        raise ValueError(f"P must be (classes, n, n), got {tuple(P.shape)}")
+    _samples(S, P.shape[-1])
+    errors.require_same_kind(S, P, ("S", "P"))
+    A = tangent(P, A, "A", form.kind).expand(P.shape)
+    return _paired(form, S, form.place(P), A, memory)
+
+
+def _paired(form: Form, S: Tensor, X: Tensor, A: Tensor, memory: int | None) -> Tensor:
+    F = form.features(S)
+    flat = F.flatten(0, -3) if F.ndim != 2 else F[None]
+    return form.scores(flat, X, A, memory).unflatten(0, S.shape[:-2] or (1,)).view(
+        *S.shape[:-2], len(A)
+    )
+
+
+class RiemannianMLR(nn.Module):
+    """A classifier of SPD matrices: logits <Log_{P_k} S, Ã_k>_{P_k}.
+
+    With `LogEuclidean()` it is a linear layer on matrix logarithms. Points P and normals A
+    may be read and set as attributes of these names, (classes, n, n) each; the optimiser sees
+    unconstrained numbers instead: `location` and `normal`, n (n + 1)/2 each for a class.
+    Points start at the identity, entries of normals at U(-√6/n, √6/n), with torch's global
+    generator (Chen et al., NeurIPS 2024).
+
+    Args:
+        n: Size of the matrices.
+        classes: Number of classes.
+        metric: Any metric of spd-metrics, or any `Geometry`.
+        bias: "point", or "scalar" for flat metrics, whose points matter by one number each:
+            then `bias` is that number, P is gone, and any number is reached, not only those
+            of points.
+        manifold: A geoopt manifold. P then is a `geoopt.ManifoldParameter` on it, for geoopt's
+            Riemannian optimisers, and not trivialised.
+        learn_theta: Make θ of the metric a parameter, as θ exp(`log_theta`): its sign stays.
+        carry: How normals get from the identity to P, for `general_scores` in place of a closed
+            form: `parallel_transport` makes scores under `BuresWasserstein` invariant under
+            rotations, at the price of an integration.
+        memory: Bytes that the pairs (sample, class) of a curved metric may take at once; None
+            means 512 MiB. More are computed in pieces, with the same result.
+
+    Raises ValueError for sizes below 1 and parameters that the metric's theorem excludes.
+    """
+
+    location: nn.Parameter
+    normal: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(
+        self,
+        n: int,
+        classes: int,
+        metric: Geometry,
+        *,
+        bias: Literal["point", "scalar"] = "point",
+        manifold: Manifold | None = None,
+        learn_theta: bool = False,
+        carry: Carry | None = None,
+        memory: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
+        if classes < 1:
+            raise ValueError(f"classes must be >= 1, got {classes}")
+        if not isinstance(metric, Geometry):
+            raise TypeError(f"metric must have inner and log, got {type(metric).__name__}")
+        if bias not in ("point", "scalar"):
+            raise ValueError(f"bias must be 'point' or 'scalar', got {bias!r}")
+        self.n, self.classes, self.metric, self.memory = n, classes, metric, memory
+        self._form = form_of(metric) if carry is None else GeneralForm(metric, carry)
+        self.log_theta: nn.Parameter | None = None
+        if learn_theta:
+            self._learn_theta(dtype, device)
+        numbers = torch.zeros(classes, n * (n + 1) // 2, dtype=dtype, device=device)
+        self.normal = nn.Parameter(numbers.clone())
+        self.reset_normal()
+        identity = torch.eye(n, dtype=dtype, device=device).expand(classes, n, n).clone()
+        if bias == "scalar":
+            if manifold is not None:
+                raise ValueError("bias='scalar' leaves no points that could be on a manifold")
+            self._start_bias(identity)
+        elif manifold is not None:
+            import geoopt
+
+            self.register_parameter(
+                "P",
+                geoopt.ManifoldParameter(identity, manifold=manifold),  # ty: ignore[unknown-argument]
+            )
+        else:
+            self.location = nn.Parameter(numbers)
+        with torch.no_grad():
+            self.form.scores(identity[:1], identity, self.A)
+
+    def _learn_theta(self, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
+        if isinstance(self._form, GeneralForm) or not has_theta(self.metric):
+            raise ValueError(f"learn_theta needs a closed form with a power θ, not {self.metric!r}")
+        if self.metric.theta == 0:  # ty: ignore[unresolved-attribute]
+            raise ValueError("learn_theta needs a θ other than 0 to start from")
+        self.log_theta = nn.Parameter(torch.zeros((), dtype=dtype, device=device))
+
+    def _start_bias(self, identity: Tensor) -> None:
+        form = self.form
+        if not isinstance(form, Flat):
+            raise ValueError(f"bias='scalar' needs a flat metric, got {self.metric!r}")
+        with torch.no_grad():
+            zero = torch.zeros_like(identity[:1])
+            at_zero = form.scores(zero, form.place(identity), self.A)
+        self.bias = nn.Parameter(-at_zero[0])
+
+    def reset_normal(self) -> None:
+        """Draw the entries of A anew from U(-√6/n, √6/n)."""
+        bound = math.sqrt(6) / self.n
+        nn.init.uniform_(self.normal, -bound, bound)
+
+    @property
+    def theta(self) -> Theta:
+        """θ of the metric, as learned."""
+        theta = self.metric.theta  # ty: ignore[unresolved-attribute]
+        return theta if self.log_theta is None else theta * torch.exp(self.log_theta)
+
+    @property
+    def form(self) -> Form:
+        """How scores are computed, at the present θ."""
+        return self._form if self.log_theta is None else form_of(self.metric, self.theta)
+
+    @property
+    def A(self) -> Float[Tensor, "c n n"]:
+        """Normals at the identity: symmetric, lower triangular for a metric on Cholesky factors."""
+        return triangular(self.normal) if self.form.kind == "lower" else symmetric(self.normal)
+
+    @A.setter
+    def A(self, value: Tensor) -> None:
+        self._check_shape(value, "A")
+        with torch.no_grad():
+            self.normal.copy_(pack(tangent(value, value, "A", self.form.kind)))
+
+    def _check_shape(self, value: Tensor, name: str) -> None:
+        errors.require_float(value, name)
+        expected = (self.classes, self.n, self.n)
+        if tuple(value.shape) != expected:
+            raise ValueError(f"{name} must be {expected}, got {tuple(value.shape)}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "P" and "location" in self.__dict__["_parameters"]:
+            return self.form.trivialisation.point(self.location)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "P" and not isinstance(value, nn.Parameter):
+            self._set_points(value)
+        else:
+            super().__setattr__(name, value)
+
+    def _set_points(self, P: Tensor) -> None:
+        self._check_shape(P, "P")
+        parameters = self.__dict__["_parameters"]
+        with torch.no_grad():
+            if "location" in parameters:
+                self.location.copy_(self.form.trivialisation.numbers(P))
+            elif "P" in parameters:
+                self.form.place(P)
+                parameters["P"].copy_(P)
+            else:
+                raise AttributeError("bias='scalar' has no points P; set bias")
+
+    def forward(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
+        """Logits. Raises ValueError or LinAlgError naming the element that is no point."""
+        _samples(S, self.n)
+        errors.require_same_kind(S, self.normal, ("S", "the parameters"))
+        form, A = self.form, self.A
+        parameters = self._parameters
+        if "bias" in parameters:
+            assert isinstance(form, Flat)
+            F = form.features(S).reshape(-1, self.n, self.n)
+            return form.scores_with_bias(F, A, self.bias).view(*S.shape[:-2], self.classes)
+        X = form.place_of(self.location) if "location" in parameters else form.place(self.P)
+        return _paired(form, S, X, A, self.memory)
+
+    def extra_repr(self) -> str:
+        """Sizes and the metric."""
+        return f"{self.n}, {self.classes}, {self.metric!r}"
