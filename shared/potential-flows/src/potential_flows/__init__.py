@@ -10,6 +10,8 @@ from .derivatives import (
     step_logabsdet,
     time_derivative,
 )
+from .inputs import Potential
+from .ode import ode_path
 from .potential import MLPPotential
 from .residuals import (
     fokker_planck_residual,
@@ -32,11 +34,11 @@ from .steppers import (
 from .time_embedding import sinusoidal_embedding
 
 __all__ = [
-    "MLPPotential", "sinusoidal_embedding",
+    "MLPPotential", "Potential", "sinusoidal_embedding",
     "gradient", "spacetime_gradient", "time_derivative",
     "hessian", "hessian_product", "laplacian", "hutchinson_laplacian", "step_logabsdet",
     "heat_residual", "wave_residual", "hamilton_jacobi_residual", "fokker_planck_residual",
     "initial_value_residual", "initial_rate_residual", "initial_speed", "mean_square",
-    "euler_step", "euler_step_logabsdet", "euler_path", "langevin_step",
+    "euler_step", "euler_step_logabsdet", "euler_path", "ode_path", "langevin_step",
     "inverse_euler_step", "Inverse",
 ]  # fmt: skip

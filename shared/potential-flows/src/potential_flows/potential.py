@@ -16,8 +16,19 @@ Elementwise = Callable[[Tensor], Tensor]
 Time = Float[Tensor, "*#batch"] | float | int
 
 
-# Reverse mode, because forward mode has gaps: silu, for one, has none of its derivative.
+def _identity(s: Tensor) -> Tensor:
+    return s
+
+
+# Any f in reverse mode, because forward mode has gaps: silu, for one, has none of its
+# derivative. The defaults are written out: small networks spend most of their time in autograd.
 def _value_slope(f: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
+    if f is torch.tanh:
+        value = x.tanh()
+        return value, 1 - value**2
+    if f is _identity:
+        return x, torch.ones_like(x)
+
     def total(x: Tensor) -> tuple[Tensor, Tensor]:
         value = f(x)
         return value.sum(), value
@@ -27,16 +38,19 @@ def _value_slope(f: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _value_slope_curvature(f: Elementwise, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if f is torch.tanh:
+        value = x.tanh()
+        slope = 1 - value**2
+        return value, slope, -2 * value * slope
+    if f is _identity:
+        return x, torch.ones_like(x), torch.zeros_like(x)
+
     def total(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         value, slope = _value_slope(f, x)
         return slope.sum(), (value, slope)
 
     curvature, (value, slope) = grad(total, has_aux=True)(x)
     return value, slope, curvature
-
-
-def _identity(s: Tensor) -> Tensor:
-    return s
 
 
 def _check_elementwise(f: Elementwise, name: str) -> None:
