@@ -18,6 +18,7 @@ from spd_metrics import (
     PowerEuclidean,
 )
 from spd_metrics.testing import Sample
+from torch.autograd import gradgradcheck
 
 METRICS = [
     AffineInvariant(),
@@ -54,21 +55,44 @@ def test_second_derivatives(metric, sample):
     check_gradgrad(squared(metric), (sample.P[:1], sample.Q[:1]))
 
 
-@pytest.mark.parametrize(
-    "metric", [AffineInvariant(), LogCholesky(), PowerCholesky(0.5), BuresWasserstein()], ids=repr
-)
-def test_second_derivatives_of_log(metric):
-    # Other logarithms contain a derivative of a spectral function already.
-    sample = Sample.draw(metric, n=2, batch=1, cond=5.0)
-    check_gradgrad(of_symmetric(metric.log), (sample.P, sample.Q))
+@pytest.mark.parametrize("name", ["log", "exp", "transport", "inner"])
+def test_second_derivatives_of_maps(metric, name):
+    # Those of charts by a function of the matrix contain a derivative of it already.
+    s = Sample.draw(metric, n=2, batch=1, cond=5.0)
+    given = {
+        "log": (s.P, s.Q),
+        "exp": (s.P, s.V),
+        "transport": (s.P, s.Q, s.V),
+        "inner": (s.P, s.V, s.W),
+    }[name]
+    leaves = tuple(T.requires_grad_() for T in given)
+    assert gradgradcheck(of_symmetric(getattr(metric, name)), leaves, fast_mode=True)
 
 
-def test_third_derivatives_of_spectral_functions_are_refused():
-    P, Q = (torch.eye(2, dtype=torch.float64).requires_grad_() for _ in range(2))
-    log = LogEuclidean().log(P, 2 * Q)
-    (first,) = torch.autograd.grad(log.sum(), P, create_graph=True)
-    with pytest.raises(NotImplementedError, match="third derivatives of exp"):
-        torch.autograd.grad(first.sum(), P)
+@pytest.mark.parametrize("theta", [1e-3, 0.0])
+@pytest.mark.parametrize("kind", [AffineInvariant, LogCholesky, PowerEuclidean, BuresWasserstein])
+def test_second_derivatives_of_small_powers(kind, theta):
+    s = Sample.draw(kind(theta), n=2, batch=1, cond=5.0)
+    leaves = tuple(T.requires_grad_() for T in (s.P, s.Q))
+    assert gradgradcheck(of_symmetric(kind(theta).log), leaves, fast_mode=True)
+
+
+def test_a_gradient_penalty():
+    # The Hessian of a loss on tangent vectors at equal eigenvalues, by finite differences.
+    metric, P = LogEuclidean(), torch.eye(3, dtype=torch.float64)[None]
+    Q = Sample.draw(metric, n=3, batch=1).Q
+
+    def penalty(A):
+        loss = metric.log(P + (A + A.mT) / 2, Q).square().sum()
+        (gradient,) = torch.autograd.grad(loss, A, create_graph=True)
+        return gradient.square().sum()
+
+    A = torch.zeros_like(P).requires_grad_()
+    (slope,) = torch.autograd.grad(penalty(A), A)
+    step = torch.zeros_like(P)
+    step[0, 0, 1] = step[0, 1, 0] = 1e-5
+    ends = [float(penalty((sign * step).requires_grad_()).detach()) for sign in (1, -1)]
+    assert float((slope * step).sum() / 1e-5) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
 
 def test_second_derivative_of_the_squared_distance_where_points_meet(metric, sample):

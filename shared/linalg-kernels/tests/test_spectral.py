@@ -340,15 +340,6 @@ class TestPower:
         )
         torch.testing.assert_close(ours, general)
 
-    def test_third_derivative_is_refused(self):
-        A = random_spd(3, generator=torch.Generator().manual_seed(19)).requires_grad_()
-        g = lk.logm(A).sum()
-        for _ in range(2):
-            (grad,) = torch.autograd.grad(g, A, create_graph=True)
-            g = (grad**2).sum()
-        with pytest.raises(NotImplementedError, match="third derivatives of log"):
-            torch.autograd.grad(g, A)
-
 
 class TestSpectralFn:
     def test_user_function(self):

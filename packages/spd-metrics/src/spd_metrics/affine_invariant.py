@@ -124,6 +124,10 @@ class _Log1p:
         x, y, z = (1 + self.theta * v for v in (a, b, c))
         return self.theta * scalar.LOG.second(x, y, z, p)
 
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:
+        x, y, z, v = (1 + self.theta * u for u in (a, b, c, d))
+        return self.theta**2 * scalar.LOG.third(x, y, z, v, p)
+
     def by_exponent(self) -> scalar.ScalarFunction:
         raise TypeError("log1p has no exponent")
 
@@ -144,6 +148,10 @@ class _Expm1:
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:
         x, y, z = (self.theta * v for v in (a, b, c))
         return self.theta * scalar.EXP.second(x, y, z, p)
+
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:
+        x, y, z, v = (self.theta * u for u in (a, b, c, d))
+        return self.theta**2 * scalar.EXP.third(x, y, z, v, p)
 
     def by_exponent(self) -> scalar.ScalarFunction:
         raise TypeError("expm1 has no exponent")

@@ -37,6 +37,11 @@ class BoxCox:
             return scalar.LOG.second(a, b, c, None)
         return scalar.POWER.second(a, b, c, self._exponent(a)) / self.theta
 
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        if self.theta == 0:
+            return scalar.LOG.third(a, b, c, d, None)
+        return scalar.POWER.third(a, b, c, d, self._exponent(a)) / self.theta
+
     def inverse(self, x: Tensor) -> Tensor:
         if self.theta == 0:
             return torch.exp(x)
@@ -50,8 +55,8 @@ class BoxCox:
 class InverseBoxCox:
     """g = `BoxCox`^-1: g[x, y] = 1/f[u, v], g[x, y, z] = -f[u, v, w]/(f[u,v] f[u,w] f[v,w]).
 
-    u = g(x), v = g(y), w = g(z): differences of x and y, which small theta makes close to
-    each other, are not formed.
+    u = g(x), v = g(y), w = g(z), and the third difference likewise: differences of x and y,
+    which small theta makes close to each other, are not formed.
     """
 
     theta: float
@@ -69,6 +74,15 @@ class InverseBoxCox:
         u, v, w = f.inverse(a), f.inverse(b), f.inverse(c)
         slopes = f.first(u, v, None) * f.first(u, w, None) * f.first(v, w, None)
         return -f.second(u, v, w, None) / slopes
+
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        f = BoxCox(self.theta)
+        s, t, u, v = (f.inverse(x) for x in (a, b, c, d))
+        st, su, sv = (f.first(s, x, None) for x in (t, u, v))
+        tu, tv, uv = f.first(t, u, None), f.first(t, v, None), f.first(u, v, None)
+        bend = f.second(s, t, v, None) * su + tv * f.second(s, u, v, None)
+        top = f.second(t, u, v, None) * bend - f.third(s, t, u, v, None) * tv * uv
+        return top / (st * su * sv) / (tu * tv * uv)
 
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("the exponent of a chart is fixed")

@@ -1,7 +1,8 @@
 """Autograd of spectral functions F = V f(w) V^H.
 
 The derivative is dF = V (f[w_i, w_j] ∘ V^H dA V) V^H (Daleckii and Krein), which is its own
-adjoint; the derivative of that is built in the same way from second divided differences.
+adjoint; the derivatives of that are built in the same way from second and third divided
+differences.
 Nothing here differentiates eigenvectors, so repeated eigenvalues are ordinary points.
 
 Every rule is an `autograd.Function` with reverse mode, forward mode and a vmap rule. Dynamo
@@ -215,7 +216,7 @@ def frechet(
 
 
 class _Frechet2(Rule):
-    """(A, E, H, p) -> D²f(A)[E, H], symmetric in E and H; A and p carry no derivative here."""
+    """(A, E, H, p) -> D²f(A)[E, H], symmetric in E and H; p carries no derivative here."""
 
     @staticmethod
     def forward(_A, E, H, p, w, V, fn):
@@ -224,6 +225,8 @@ class _Frechet2(Rule):
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004
         A, E, H, p, w, V, fn = inputs
+        # A fixed exponent has no tangent: None, not zeros.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(A, E, H, p, w, V)
         ctx.save_for_forward(A, E, H, p, w, V)
         ctx.fn = fn
@@ -231,12 +234,15 @@ class _Frechet2(Rule):
     @staticmethod
     @full_precision
     def backward(ctx, G):
+        if G is None:
+            return (None,) * 7
         A, E, H, p, w, V = ctx.saved_tensors
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[3]:
             raise NotImplementedError(f"third derivatives of {ctx.fn.name} are not implemented")
+        gA = frechet3(A, E, H, G, p, w, V, ctx.fn) if ctx.needs_input_grad[0] else None
         gE = frechet2(A, G, H, p, w, V, ctx.fn) if ctx.needs_input_grad[1] else None
         gH = frechet2(A, E, G, p, w, V, ctx.fn) if ctx.needs_input_grad[2] else None
-        return None, gE, gH, None, None, None, None
+        return gA, gE, gH, None, None, None, None
 
     @staticmethod
     def vmap(info, dims, A, E, H, p, w, V, fn):
@@ -249,11 +255,11 @@ class _Frechet2Eager(_Frechet2):
     @full_precision
     def jvp(ctx, dA, dE, dH, dp, *_):
         A, E, H, p, w, V = ctx.saved_tensors
-        if dA is not None or dp is not None:
+        if dp is not None:
             raise NotImplementedError(f"third derivatives of {ctx.fn.name} are not implemented")
-        dD = None
+        dD = None if dA is None else frechet3(A, E, H, dA, p, w, V, ctx.fn)
         if dE is not None:
-            dD = frechet2(A, dE, H, p, w, V, ctx.fn)
+            dD = _add(dD, frechet2(A, dE, H, p, w, V, ctx.fn))
         if dH is not None:
             dD = _add(dD, frechet2(A, E, dH, p, w, V, ctx.fn))
         return dD
@@ -265,3 +271,74 @@ def frechet2(
     """D²f(A)[E, H], from A = V diag(w) V^H."""
     rule = _Frechet2 if torch.compiler.is_compiling() else _Frechet2Eager
     return rule.apply(A, E, H, p, w, V, fn)
+
+
+# --- D³f(A)[E, H, K] ------------------------------------------------------------------------
+
+
+class _Frechet3(Rule):
+    """(A, E, H, K, p) -> D³f(A)[E, H, K], symmetric in E, H and K; A and p carry no derivative."""
+
+    @staticmethod
+    def forward(_A, E, H, K, p, w, V, fn):
+        return reference.frechet3(w, V, E, H, K, p, fn)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        A, E, H, K, p, w, V, fn = inputs
+        # A fixed exponent has no tangent: None, not zeros.
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(A, E, H, K, p, w, V)
+        ctx.save_for_forward(A, E, H, K, p, w, V)
+        ctx.fn = fn
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        if G is None:
+            return (None,) * 8
+        A, E, H, K, p, w, V = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        if needed[0] or needed[4]:
+            raise NotImplementedError(f"fourth derivatives of {ctx.fn.name} are not implemented")
+        gE = frechet3(A, G, H, K, p, w, V, ctx.fn) if needed[1] else None
+        gH = frechet3(A, E, G, K, p, w, V, ctx.fn) if needed[2] else None
+        gK = frechet3(A, E, H, G, p, w, V, ctx.fn) if needed[3] else None
+        return None, gE, gH, gK, None, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, E, H, K, p, w, V, fn):
+        tensors = batch_first(info.batch_size, dims[:7], (A, E, H, K, p, w, V))
+        return frechet3(*tensors, fn), 0
+
+
+class _Frechet3Eager(_Frechet3):
+    @staticmethod
+    @full_precision
+    def jvp(ctx, dA, dE, dH, dK, dp, *_):
+        A, E, H, K, p, w, V = ctx.saved_tensors
+        if dA is not None or dp is not None:
+            raise NotImplementedError(f"fourth derivatives of {ctx.fn.name} are not implemented")
+        dD = None
+        if dE is not None:
+            dD = frechet3(A, dE, H, K, p, w, V, ctx.fn)
+        if dH is not None:
+            dD = _add(dD, frechet3(A, E, dH, K, p, w, V, ctx.fn))
+        if dK is not None:
+            dD = _add(dD, frechet3(A, E, H, dK, p, w, V, ctx.fn))
+        return dD
+
+
+def frechet3(
+    A: Tensor,
+    E: Tensor,
+    H: Tensor,
+    K: Tensor,
+    p: Tensor | None,
+    w: Tensor,
+    V: Tensor,
+    fn: ScalarFunction,
+) -> Tensor:
+    """D³f(A)[E, H, K], from A = V diag(w) V^H."""
+    rule = _Frechet3 if torch.compiler.is_compiling() else _Frechet3Eager
+    return rule.apply(A, E, H, K, p, w, V, fn)

@@ -1,7 +1,7 @@
 """The real functions that act on eigenvalues, each with its divided differences.
 
 A scalar function is a small frozen object without tensors: `value(w, p)`, the first and
-second divided differences, and `by_exponent`, the function that is its derivative with
+third divided differences, and `by_exponent`, the function that is its derivative with
 respect to the exponent p (only powers have one).
 """
 
@@ -12,7 +12,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from linalg_kernels import divided
+from linalg_kernels import divided, divided_third
+
+
+def _missing(order: str, name: str) -> NotImplementedError:
+    return NotImplementedError(f"{order} derivatives of {name} are not implemented")
 
 
 @runtime_checkable
@@ -27,6 +31,7 @@ class ScalarFunction(Protocol):
     def value(self, w: Tensor, p: Tensor | None) -> Tensor: ...
     def first(self, a: Tensor, b: Tensor, p: Tensor | None) -> Tensor: ...
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor: ...
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor: ...
     def by_exponent(self) -> "ScalarFunction": ...
 
 
@@ -38,6 +43,7 @@ class Elementary:
     f: Callable[[Tensor], Tensor]
     f1: Callable[[Tensor, Tensor], Tensor]
     f2: Callable[[Tensor, Tensor, Tensor], Tensor]
+    f3: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
     def value(self, w: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.f(w)
@@ -48,15 +54,20 @@ class Elementary:
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.f2(a, b, c)
 
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        return self.f3(a, b, c, d)
+
     def by_exponent(self) -> ScalarFunction:
         raise TypeError(f"{self.name} has no exponent")
 
 
-LOG = Elementary("log", torch.log, divided.log, divided.log2)
-EXP = Elementary("exp", torch.exp, divided.exp, divided.exp2)
-SQRT = Elementary("sqrt", torch.sqrt, divided.sqrt, divided.sqrt2)
-INV_SQRT = Elementary("inv_sqrt", torch.rsqrt, divided.inv_sqrt, divided.inv_sqrt2)
-INV = Elementary("inv", torch.reciprocal, divided.inv, divided.inv2)
+LOG = Elementary("log", torch.log, divided.log, divided.log2, divided_third.log)
+EXP = Elementary("exp", torch.exp, divided.exp, divided.exp2, divided_third.exp)
+SQRT = Elementary("sqrt", torch.sqrt, divided.sqrt, divided.sqrt2, divided_third.sqrt)
+INV_SQRT = Elementary(
+    "inv_sqrt", torch.rsqrt, divided.inv_sqrt, divided.inv_sqrt2, divided_third.inv_sqrt
+)
+INV = Elementary("inv", torch.reciprocal, divided.inv, divided.inv2, divided_third.inv)
 
 ELEMENTARY = {fn.name: fn for fn in (LOG, EXP, SQRT, INV_SQRT, INV)}
 
@@ -87,6 +98,12 @@ class Power:
             raise NotImplementedError("third derivatives of a matrix power are not implemented")
         return divided.power2(a, b, c, p)
 
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:
+        assert p is not None
+        if self.order > 0:
+            raise _missing("fourth", self.name)
+        return divided_third.power(a, b, c, d, p)
+
     def by_exponent(self) -> "Power":
         return Power(self.order + 1)
 
@@ -109,6 +126,9 @@ class Clamp:
 
     def second(self, a: Tensor, b: Tensor, c: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
         return divided.clamp2(a, b, c, self.floor)
+
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        raise _missing("third", self.name)
 
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("clamp has no exponent")
@@ -141,6 +161,9 @@ class Floored:
             self.floor,
         )
 
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        raise _missing("third", self.name)
+
     def by_exponent(self) -> "Floored":
         return Floored(self.base.by_exponent(), self.floor)
 
@@ -170,6 +193,9 @@ class Custom:
                 "a second derivative of spectral_fn needs d2f, the second derivative of f"
             )
         return divided.generic2(lambda x, y: self.first(x, y, p), self.d2f, a, b, c, self.length)
+
+    def third(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, p: Tensor | None) -> Tensor:  # noqa: ARG002
+        raise _missing("third", self.name)
 
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("spectral_fn has no exponent")

@@ -113,6 +113,38 @@ def frechet2(
     return hermitian(V @ M @ V.mH)
 
 
+def frechet3(
+    w: Tensor,
+    V: Tensor,
+    E: Tensor,
+    H: Tensor,
+    K: Tensor,
+    p: Tensor | None,
+    fn: ScalarFunction,
+) -> Tensor:
+    """D³f[E, H, K] = V M V^H, M_il = Σ_jk f[w_i, w_j, w_k, w_l] Σ E_ij H_jk K_kl.
+
+    The inner sum is over the six orders of E, H, K, which are in the eigenbasis; three of
+    them are the adjoints of the others. The kernel is formed row by row: O(n⁴) work in O(n³)
+    memory.
+    """
+    directions = [V.mH @ hermitian(D) @ V for D in (E, H, K)]
+    exponent = None if p is None else p[..., None, None, None]
+    rows = []
+    for i in range(w.shape[-1]):
+        a = w[..., i, None, None, None]
+        b, c, d = w[..., :, None, None], w[..., None, :, None], w[..., None, None, :]
+        T = fn.third(a, b, c, d, exponent).to(V.dtype)
+        row = torch.zeros_like(E[..., 0, :])
+        for first, second, third in ((0, 1, 2), (0, 2, 1), (1, 0, 2)):
+            left, middle, right = directions[first], directions[second], directions[third]
+            weighted = left[..., i, :, None] * middle
+            row = row + torch.einsum("...jk,...kl,...jkl->...l", weighted, right, T)
+        rows.append(row)
+    M = torch.stack(rows, dim=-2) if rows else torch.zeros_like(E)
+    return hermitian(V @ (M + M.mH) @ V.mH)
+
+
 def cholesky(A: Tensor, *, finite: bool = False) -> tuple[Tensor, Tensor]:
     """Lower factor (*batch, n, n) of Hermitian A and info (*batch,) int32.
 
