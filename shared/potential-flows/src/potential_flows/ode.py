@@ -1,5 +1,6 @@
 """Solutions of dz/dt = ∇u(z, t) to a tolerance, at irregular times of each row's own."""
 
+import itertools
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ def ode_path(
     absolute = tol * (size or 1.0)
     span = torch.linspace(0, 1, 2, dtype=z.dtype, device=z.device)
     path = [z]
-    for begin, end in zip(times, times[1:], strict=False):
+    for begin, end in itertools.pairwise(times):
 
         def velocity(s: Tensor, z: Tensor, begin: Tensor = begin, end: Tensor = end) -> Tensor:
             # The interval as s = 0 … 1: rows have intervals of their own, also empty ones.
