@@ -1,7 +1,7 @@
 """Batch normalisation on Lie groups: SPD matrices and rotations, in PyTorch."""
 
 from liebn.batch_norm import LieBatchNorm
-from liebn.group import LieGroup, Radial
+from liebn.group import LieGroup, Polar
 from liebn.groups import (
     AffineInvariantGroup,
     BuresWassersteinCholeskyGroup,
@@ -19,5 +19,5 @@ __all__ = [
     "AffineInvariantGroup", "LogEuclideanGroup", "LogCholeskyGroup", "CholeskyRightInvariantGroup",
     "PowerCholeskyGroup", "BuresWassersteinCholeskyGroup", "RotationGroup",
     # what a group is
-    "LieGroup", "Radial",
+    "LieGroup", "Polar",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from linalg_kernels.precision import full_precision
 from torch import Tensor
 
-from liebn.functional import Normalisation, Statistics, centre, mean, scale_and_bias
+from liebn.functional import Normalisation, Statistics, centre, mean
 from liebn.group import LieGroup
 from liebn.layer import GroupLayer
 from liebn.pool import ChannelPool, Pool
@@ -79,11 +79,10 @@ class LieBatchNorm(GroupLayer):
             )
         pool = self._pool(X)
         M = mean(self.group, Y, pool, self.karcher_steps, differentiable=self.differentiable)
-        radial, var = centre(self.group, Y, M, pool, differentiable=self.differentiable)
+        polar, var = centre(self.group, Y, M, pool, differentiable=self.differentiable)
         self._track(Statistics(M.detach(), var.detach()))
         factor = self.scale[..., None, None] / torch.sqrt(var + self.eps)
-        Z = scale_and_bias(self.group, radial, factor, self.bias_coordinates())
-        return self.group.chart_inverse(Z)
+        return self.group.chart_inverse(polar.moved(factor, self.bias_translation()))
 
     def _pool(self, X: Tensor) -> Pool:
         """Raises ValueError for batches that have no variance."""
@@ -100,7 +99,7 @@ class LieBatchNorm(GroupLayer):
         """Of the running statistics."""
         statistics = Statistics(self.running_mean, self.running_var[..., None, None])
         scale = self.scale[..., None, None]
-        return Normalisation.of(self.group, statistics, self.bias_coordinates(), scale, self.eps)
+        return Normalisation.of(self.group, statistics, self.bias_translation(), scale, self.eps)
 
     @torch.no_grad()
     def _track(self, batch: Statistics) -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from liebn.group import LieGroup, Radial
+from liebn.group import LieGroup, Polar
 from liebn.pool import Pool
 
 
@@ -28,9 +28,9 @@ class Statistics(NamedTuple):
 
 
 class Centred(NamedTuple):
-    """A batch L_M^-1 X in polar form, with the variance of each set about its M."""
+    """A batch seen from the means M of its sets, with the variance about them."""
 
-    radial: Radial
+    polar: Polar
     var: Float[Tensor, "*sets 1 1"]
 
 
@@ -56,20 +56,9 @@ def centre(
     differentiable: bool = False,
 ) -> Centred:
     """L_M^-1 X with the variance about M, a constant to autograd unless `differentiable`."""
-    radial = group.radial(group.act(pool.spread(group.inverse_translation(M)), X))
-    with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        var = pool.mean(radial.dist2()[..., None, None])
-    return Centred(radial, var)
-
-
-def scale_and_bias(
-    group: LieGroup,
-    radial: Radial,
-    factor: Float[Tensor, "..."],
-    bias: Float[Tensor, "*#batch n n"],
-) -> Float[Tensor, "*batch n n"]:
-    """L_B(Exp_E(factor · Log_E X)) of X in polar form, `bias` in the group's coordinates."""
-    return group.act(group.translation(bias), radial.scaled(factor))
+    back = pool.spread(group.inverse_translation(M))
+    polar = group.polar(back, X, constant=not differentiable)
+    return Centred(polar, pool.mean(polar.dist2()[..., None, None]))
 
 
 @dataclass(frozen=True)
@@ -83,12 +72,12 @@ class Normalisation:
 
     @classmethod
     def of(
-        cls, group: LieGroup, statistics: Statistics, bias: Tensor, scale: Tensor, eps: float
+        cls, group: LieGroup, statistics: Statistics, forth: Tensor, scale: Tensor, eps: float
     ) -> "Normalisation":
-        """From statistics, bias (in coordinates) and scale of shapes that broadcast."""
+        """From statistics, the translation by the bias, and scale, of shapes that broadcast."""
         back = group.inverse_translation(statistics.mean)
         factor = scale / torch.sqrt(statistics.var + eps)
-        return cls(group, back, factor, group.translation(bias))
+        return cls(group, back, factor, forth)
 
     def __getitem__(self, chosen: Tensor) -> "Normalisation":
         """Statistics chosen along dimension 0; the bias is common to all."""
@@ -96,5 +85,4 @@ class Normalisation:
 
     def __call__(self, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Coordinates to coordinates."""
-        group = self.group
-        return group.act(self.forth, group.radial(group.act(self.back, X)).scaled(self.factor))
+        return self.group.polar(self.back, X, constant=True).moved(self.factor, self.forth)

@@ -7,7 +7,6 @@ prepared once (`translation`: a Cholesky factor, say) and applied to whole batch
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,15 +14,17 @@ from liebn.pool import Pool
 
 
 @runtime_checkable
-class Radial(Protocol):
-    """Coordinates X read in polar form at the neutral element E: what scaling needs, found once."""
+class Polar(Protocol):
+    """A batch seen from a point, in polar form at the neutral element E: what scaling needs."""
 
     def dist2(self) -> Float[Tensor, "*batch"]:
-        """d²(X, E)."""
+        """Squared distances to E."""
         ...
 
-    def scaled(self, factor: Float[Tensor, "..."]) -> Float[Tensor, "*batch n n"]:
-        """Exp_E(factor · Log_E X); `factor` broadcasts with `(*batch, 1, 1)`."""
+    def moved(
+        self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]
+    ) -> Float[Tensor, "*batch n n"]:
+        """Exp_E(factor · Log_E), translated by `forth`; `factor` broadcasts with (*batch, 1, 1)."""
         ...
 
 
@@ -43,20 +44,12 @@ class LieGroup(Protocol):
         """Coordinates of the neutral element E."""
         ...
 
-    def tangent(self, Z: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-        """The projection of any matrix to tangent vectors at E."""
-        ...
-
     def exp(self, V: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Exp_E(V)."""
         ...
 
     def log(self, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Log_E(X)."""
-        ...
-
-    def radial(self, X: Float[Tensor, "*batch n n"], name: str = "X") -> Radial:
-        """X in polar form at E."""
         ...
 
     def translation(self, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
@@ -67,10 +60,25 @@ class LieGroup(Protocol):
         """What `act` takes to translate by the inverse of X."""
         ...
 
-    def act(
-        self, A: Float[Tensor, "*#batch n n"], X: Float[Tensor, "*#batch n n"]
-    ) -> Float[Tensor, "*batch n n"]:
+    def act(self, A: Float[Tensor, "..."], X: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The translation of X prepared in A. Batch shapes broadcast."""
+        ...
+
+    def lift(self, Z: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+        """A translation from any matrix Z, smooth and onto; Z = 0 gives the identity."""
+        ...
+
+    def lift_inverse(self, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+        """A Z whose lift is the translation by X."""
+        ...
+
+    def polar(
+        self, back: Float[Tensor, "..."], X: Float[Tensor, "*batch n n"], *, constant: bool
+    ) -> Polar:
+        """act(back, X) in polar form. Errors name the element of X that is not in the group.
+
+        With `constant`, `back` and the distances are constants to autograd.
+        """
         ...
 
     def geodesic(
@@ -98,11 +106,14 @@ def compose(
 
 def inverse(group: LieGroup, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """The Y with Y ⊙ X = E."""
-    E = group.neutral(X.shape[-1]).to(dtype=X.dtype, device=X.device)
-    return group.act(group.inverse_translation(X), E.expand(X.shape))
+    return group.act(group.inverse_translation(X), _neutral(group, X).expand(X.shape))
 
 
 def dist2(group: LieGroup, X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     """d²(X, E)."""
-    with torch.enable_grad() if X.requires_grad else torch.no_grad():
-        return group.radial(X).dist2()
+    back = group.translation(_neutral(group, X))
+    return group.polar(back, X, constant=False).dist2()
+
+
+def _neutral(group: LieGroup, X: Tensor) -> Tensor:
+    return group.neutral(X.shape[-1]).to(dtype=X.dtype, device=X.device)

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from liebn.functional import Normalisation
 from liebn.group import LieGroup
-from liebn.parametrize import GroupExponential, Positive
+from liebn.parametrize import Lifted, Positive
 
 
 def read_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class GroupLayer(nn.Module):
         self.bias = nn.Parameter(group.chart_inverse(E).expand(*channels, n, n).clone())
         self.scale = nn.Parameter(torch.ones(channels, dtype=dtype, device=device))
         if trivialized:
-            parametrize.register_parametrization(self, "bias", GroupExponential(group))
+            parametrize.register_parametrization(self, "bias", Lifted(group))
             parametrize.register_parametrization(self, "scale", Positive())
         self._kept: tuple[tuple, Normalisation] | None = None
 
@@ -61,12 +61,11 @@ class GroupLayer(nn.Module):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         return self.group.neutral(self.shape[-1]).to(dtype=dtype, device=device)
 
-    def bias_coordinates(self) -> Float[Tensor, "*channels n n"]:
-        """The bias in the group's coordinates."""
+    def bias_translation(self) -> Float[Tensor, "*channels n n"]:
+        """What the group's `act` takes to translate by the bias."""
         if not parametrize.is_parametrized(self, "bias"):
-            return self.group.chart(self.bias, "bias")
-        parametrised = self.parametrizations["bias"]
-        return parametrised[0].coordinates(parametrised.original)
+            return self.group.translation(self.group.chart(self.bias, "bias"))
+        return self.group.lift(self.parametrizations["bias"].original)
 
     def require_input(self, X: Tensor, like: Tensor) -> None:
         """ValueError or TypeError unless X is (..., *shape) in the dtype of `like`."""

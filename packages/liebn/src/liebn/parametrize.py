@@ -7,28 +7,24 @@ from torch import Tensor, nn
 from liebn.group import LieGroup
 
 
-class GroupExponential(nn.Module):
-    """B = Exp_E(Z) in the group's own geometry, of any matrix Z; Z = 0 is the neutral element.
+class Lifted(nn.Module):
+    """The B that a group's `lift` makes of any matrix Z; Z = 0 is the neutral element.
 
-    For `torch.nn.utils.parametrize`; assigning to the parameter sets B. Trivialisation at the
-    neutral element: Lezcano-Casado, NeurIPS 2019.
+    For `torch.nn.utils.parametrize`; assigning to the parameter sets B.
     """
 
     def __init__(self, group: LieGroup) -> None:
         super().__init__()
         self.group = group
 
-    def coordinates(self, Z: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-        """Exp_E(Z) in the group's coordinates, where layers want it."""
-        return self.group.exp(self.group.tangent(Z))
-
     def forward(self, Z: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-        """Exp_E(Z) as a matrix."""
-        return self.group.chart_inverse(self.coordinates(Z))
+        """B, a matrix of the group."""
+        E = self.group.neutral(Z.shape[-1]).to(dtype=Z.dtype, device=Z.device)
+        return self.group.chart_inverse(self.group.act(self.group.lift(Z), E))
 
     def right_inverse(self, B: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-        """Log_E(B). Errors name the element that is not in the group."""
-        return self.group.log(self.group.chart(B, "bias"))
+        """A Z that makes B. Errors name the element that is not in the group."""
+        return self.group.lift_inverse(self.group.chart(B, "bias"))
 
 
 class Positive(nn.Module):

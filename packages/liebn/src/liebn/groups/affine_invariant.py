@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from linalg_kernels import (
     ConvergenceWarning,
+    chol_log,
     cholesky,
     daleckii_krein,
     eigh,
@@ -28,6 +29,7 @@ from spd_metrics import AffineInvariant
 from spd_metrics.euclidean import check_alpha_beta
 from torch import Tensor
 
+from liebn.groups.move import move
 from liebn.groups.power import check_power, power
 from liebn.pool import Pool
 
@@ -41,44 +43,50 @@ def _symmetric(A: Tensor) -> Tensor:
 
 
 def _congruence(A: Tensor, X: Tensor) -> Tensor:
-    return A @ X @ A.mT
+    # Products with the batch on the left come first: torch makes one product of them.
+    return A @ (X @ A.mT)
 
 
-def _inverse_factor(X: Tensor) -> Tensor:
-    """L^-1 of X = L L^T."""
-    L = cholesky(X, check=False)
-    identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+def _inverse(L: Tensor) -> Tensor:
+    """L^-1 of a Cholesky factor."""
+    identity = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
     return torch.linalg.solve_triangular(L, identity, upper=False)
 
 
 @dataclass(frozen=True)
-class AffineInvariantRadial:
-    """X = V diag(w) V^T; w and V are constants to autograd, X carries the derivatives."""
+class AffineInvariantPolar:
+    """C = back X back^T = V diag(w) V^T; w and V are constants to autograd."""
 
     group: "AffineInvariantGroup"
+    back: Tensor
     X: Tensor
+    C: Tensor
     w: Tensor
     V: Tensor
+    constant: bool
 
     def dist2(self) -> Float[Tensor, "*batch"]:
-        """(alpha ‖log X‖² + beta (log det X)²)/θ²."""
+        """(alpha ‖log C‖² + beta (log det C)²)/θ²."""
         group = self.group
-        if torch.is_grad_enabled() and self.X.requires_grad:
-            logs = daleckii_krein.evaluate(self.X, None, self.w, self.V, scalar.LOG)
-            squares, trace = (logs * logs).sum((-2, -1)), logs.diagonal(dim1=-2, dim2=-1).sum(-1)
-        else:
+        if self.constant:
             logs = torch.log(self.w)
             squares, trace = (logs * logs).sum(-1), logs.sum(-1)
+        else:
+            logs = daleckii_krein.evaluate(self.C, None, self.w, self.V, scalar.LOG)
+            squares, trace = (logs * logs).sum((-2, -1)), logs.diagonal(dim1=-2, dim2=-1).sum(-1)
         check_alpha_beta(self.X.shape[-1], group.alpha, group.beta)
         value = squares if group.alpha == 1 else group.alpha * squares
         if group.beta != 0:
             value = value + group.beta * trace * trace
         return value if group.theta == 1 else value / group.theta**2
 
-    def scaled(self, factor: Float[Tensor, "..."]) -> Matrix:
-        """X^factor."""
+    def moved(self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]) -> Matrix:
+        """forth C^factor forth^T."""
         exponent = factor[..., 0, 0].expand(self.X.shape[:-2])
-        return daleckii_krein.evaluate(self.X, exponent, self.w, self.V, scalar.POWER)
+        if self.constant:
+            return move(self.X, forth, exponent, self.back, self.w, self.V)
+        S = daleckii_krein.evaluate(self.C, exponent, self.w, self.V, scalar.POWER)
+        return _congruence(forth, S)
 
 
 @dataclass(frozen=True)
@@ -113,10 +121,6 @@ class AffineInvariantGroup:
         """I."""
         return torch.eye(n)
 
-    def tangent(self, Z: Matrix) -> Matrix:
-        """(Z + Z^T)/2."""
-        return _symmetric(Z)
-
     def exp(self, V: Matrix) -> Matrix:
         """exp V."""
         return expm(V, check=False)
@@ -125,20 +129,13 @@ class AffineInvariantGroup:
         """log X."""
         return logm(X, nonpos="raise", name="X")
 
-    def radial(self, X: Matrix, name: str = "X") -> AffineInvariantRadial:
-        """By the eigendecomposition of X, one for distances and scaling."""
-        w, V = eigh(X.detach(), name=name)
-        if errors.can_read(w):
-            errors.check_positive(w, name, "the logarithm")
-        return AffineInvariantRadial(self, X, w, V)
-
     def translation(self, X: Matrix) -> Matrix:
         """The Cholesky factor of X."""
         return cholesky(X, check=False)
 
     def inverse_translation(self, X: Matrix) -> Matrix:
         """Its inverse."""
-        return _inverse_factor(X)
+        return _inverse(cholesky(X, check=False))
 
     def act(
         self, A: Float[Tensor, "*#batch n n"], X: Float[Tensor, "*#batch n n"]
@@ -146,12 +143,32 @@ class AffineInvariantGroup:
         """A X A^T."""
         return _congruence(A, X)
 
+    def lift(self, Z: Matrix) -> Matrix:
+        """The Cholesky factor ⌊Z⌋ + exp diag Z."""
+        diagonal = torch.exp(Z.diagonal(dim1=-2, dim2=-1))
+        return Z.tril(-1) + torch.diag_embed(diagonal)
+
+    def lift_inverse(self, X: Matrix) -> Matrix:
+        """⌊L⌋ + log diag L."""
+        return chol_log(X, check=False)
+
+    def polar(
+        self, back: Float[Tensor, "..."], X: Matrix, *, constant: bool
+    ) -> AffineInvariantPolar:
+        """By an eigendecomposition, one for distances and scaling."""
+        with torch.set_grad_enabled(not constant and torch.is_grad_enabled()):
+            C = _congruence(back, X)
+        w, V = eigh(C.detach(), name="X")
+        if errors.can_read(w):
+            errors.check_positive(w, "X", "the logarithm")
+        return AffineInvariantPolar(self, back, X, C, w, V, constant)
+
     def geodesic(self, X: Matrix, Y: Matrix, t: float) -> Matrix:
         """L (L^-1 Y L^-T)^t L^T with X = L L^T."""
         if t == 1:
             return Y
         L = cholesky(X, check=False)
-        seen = _congruence(_inverse_factor(X), Y)
+        seen = _congruence(_inverse(L), Y)
         return _symmetric(_congruence(L, powm(seen, t, check=False)))
 
     def mean(self, X: Matrix, pool: Pool, steps: int | None) -> Float[Tensor, "*sets n n"]:
@@ -164,19 +181,21 @@ class AffineInvariantGroup:
         if steps is not None:
             for _ in range(steps):
                 L = cholesky(M, check=False)
-                J = pool.mean(self._logarithms(_inverse_factor(M), X, pool))
-                M = _symmetric(_congruence(L, expm(J, check=False)))
+                # Definite if and only if X is, so this is where an indefinite X is found.
+                seen = _congruence(pool.spread(_inverse(L)), X)
+                J = pool.mean(logm(seen, nonpos="raise", name="X"))
+                M = _symmetric(_congruence(L, self.exp(J)))
             return M
         tol = default_tol(X.dtype) * math.sqrt(X.shape[-1])
         for _ in range(_MOST_STEPS):
             L = cholesky(M, check=False)
-            seen = _congruence(pool.spread(_inverse_factor(M)), X)
+            seen = _congruence(pool.spread(_inverse(L)), X)
             logs, w, _ = daleckii_krein.spectral(seen, None, scalar.LOG, positive=True, name="X")
             J = pool.mean(logs)
             if not bool((torch.linalg.matrix_norm(J.detach()) > tol).any()):
                 return M
             length = 2 / (1 + pool.mean(_hessian_bound(w.detach())[..., None, None]))
-            M = _symmetric(_congruence(L, expm(length * J, check=False)))
+            M = _symmetric(_congruence(L, self.exp(length * J)))
         warnings.warn(
             f"the Karcher mean did not converge to {tol:.1g} in {_MOST_STEPS} steps",
             ConvergenceWarning,
@@ -186,10 +205,6 @@ class AffineInvariantGroup:
 
     def _start(self, X: Tensor, pool: Pool) -> Tensor:
         return pool.mean(X)
-
-    def _logarithms(self, W: Tensor, X: Tensor, pool: Pool) -> Tensor:
-        # Definite if and only if X is, so this is where an indefinite X is found.
-        return logm(_congruence(pool.spread(W), X), nonpos="raise", name="X")
 
 
 def _hessian_bound(w: Tensor) -> Tensor:
@@ -201,7 +216,7 @@ def _hessian_bound(w: Tensor) -> Tensor:
 
 def _invert(X: Tensor) -> Tensor:
     """L^-1 L^-T of X = L L^T: the inverse in the group of Cholesky factors."""
-    W = _inverse_factor(X)
+    W = _inverse(cholesky(X, check=False))
     return W @ W.mT
 
 

@@ -54,9 +54,13 @@ class _DiagonalPower(Flat):
         longest = torch.where(lowest < 0, -1 / lowest, torch.inf)
         return admit(X, longest, self._domain, compute, "the normalised X")
 
-    def tangent(self, Z: Matrix) -> Matrix:
+    def lift(self, Z: Matrix) -> Matrix:
         """The lower triangle of Z."""
         return Z.tril()
+
+    def lift_inverse(self, X: Matrix) -> Matrix:
+        """X."""
+        return X
 
 
 @dataclass(frozen=True)

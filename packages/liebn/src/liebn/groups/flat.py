@@ -12,19 +12,20 @@ Matrix = Float[Tensor, "*batch n n"]
 
 
 @dataclass(frozen=True)
-class FlatRadial:
-    """A vector, and the group whose norm measures it."""
+class FlatPolar:
+    """Vectors, and the group whose norm measures them."""
 
     group: "Flat"
     X: Tensor
+    constant: bool
 
     def dist2(self) -> Float[Tensor, "*batch"]:
         """‖X‖²."""
-        return self.group.norm2(self.X)
+        return self.group.norm2(self.X.detach() if self.constant else self.X)
 
-    def scaled(self, factor: Float[Tensor, "..."]) -> Matrix:
-        """factor · X."""
-        return factor * self.X
+    def moved(self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]) -> Matrix:
+        """forth + factor · X."""
+        return torch.addcmul(forth, factor, self.X)
 
 
 class Flat:
@@ -46,10 +47,6 @@ class Flat:
         """X."""
         return X
 
-    def radial(self, X: Matrix, name: str = "X") -> FlatRadial:  # noqa: ARG002
-        """X itself."""
-        return FlatRadial(self, X)
-
     def translation(self, X: Matrix) -> Matrix:
         """X."""
         return X
@@ -63,6 +60,10 @@ class Flat:
     ) -> Float[Tensor, "*batch n n"]:
         """A + X."""
         return X + A
+
+    def polar(self, back: Float[Tensor, "..."], X: Matrix, *, constant: bool) -> FlatPolar:
+        """X + back itself."""
+        return FlatPolar(self, X + back, constant)
 
     def geodesic(self, X: Matrix, Y: Matrix, t: float) -> Matrix:
         """(1 - t) X + t Y."""

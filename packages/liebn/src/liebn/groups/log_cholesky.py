@@ -37,9 +37,13 @@ class LogCholeskyGroup(Flat):
         """(L L^T)^(1/θ) with L = ⌊X⌋ + exp diag X."""
         return power(from_chol_log(X), 1 / self.theta, check=False)
 
-    def tangent(self, Z: Matrix) -> Matrix:
+    def lift(self, Z: Matrix) -> Matrix:
         """The lower triangle of Z."""
         return Z.tril()
+
+    def lift_inverse(self, X: Matrix) -> Matrix:
+        """X."""
+        return X
 
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """‖X‖_F²/θ²."""

@@ -38,9 +38,13 @@ class LogEuclideanGroup(Flat):
         """exp X."""
         return expm(X, check=False)
 
-    def tangent(self, Z: Matrix) -> Matrix:
+    def lift(self, Z: Matrix) -> Matrix:
         """(Z + Z^T)/2."""
         return (Z + Z.mT) / 2
+
+    def lift_inverse(self, X: Matrix) -> Matrix:
+        """X."""
+        return X
 
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """alpha ‖X‖_F² + beta (tr X)²."""

@@ -18,18 +18,21 @@ _MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
-class RotationRadial:
-    """A rotation by its principal logarithm."""
+class RotationPolar:
+    """Rotations by their principal logarithms."""
 
+    group: "RotationGroup"
     V: Tensor
+    constant: bool
 
     def dist2(self) -> Float[Tensor, "*batch"]:
         """‖log R‖_F²: twice the sum of squared angles."""
-        return (self.V * self.V).sum((-2, -1))
+        V = self.V.detach() if self.constant else self.V
+        return (V * V).sum((-2, -1))
 
-    def scaled(self, factor: Float[Tensor, "..."]) -> Matrix:
-        """exp(factor · log R)."""
-        return so_exp(factor * self.V, check=False)
+    def moved(self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]) -> Matrix:
+        """exp(factor · log R), translated."""
+        return self.group.act(forth, so_exp(factor * self.V, check=False))
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,6 @@ class RotationGroup:
         """I."""
         return torch.eye(n)
 
-    def tangent(self, Z: Matrix) -> Matrix:
-        """(Z - Z^T)/2."""
-        return (Z - Z.mT) / 2
-
     def exp(self, V: Matrix) -> Matrix:
         """exp V."""
         return so_exp(V, check=False)
@@ -71,10 +70,6 @@ class RotationGroup:
     def log(self, X: Matrix) -> Matrix:
         """The principal logarithm."""
         return so_log(X)
-
-    def radial(self, X: Matrix, name: str = "X") -> RotationRadial:  # noqa: ARG002
-        """By its logarithm."""
-        return RotationRadial(so_log(X))
 
     def translation(self, X: Matrix) -> Matrix:
         """X."""
@@ -89,6 +84,18 @@ class RotationGroup:
     ) -> Float[Tensor, "*batch n n"]:
         """A X, or X A for right translations."""
         return A @ X if self.left else X @ A
+
+    def lift(self, Z: Matrix) -> Matrix:
+        """exp((Z - Z^T)/2)."""
+        return so_exp(Z, check=False)
+
+    def lift_inverse(self, X: Matrix) -> Matrix:
+        """The principal logarithm."""
+        return so_log(X)
+
+    def polar(self, back: Float[Tensor, "..."], X: Matrix, *, constant: bool) -> RotationPolar:
+        """By the logarithm of what `act` gives."""
+        return RotationPolar(self, so_log(self.act(back, X)), constant)
 
     def geodesic(self, X: Matrix, Y: Matrix, t: float) -> Matrix:
         """X exp(t log(X^T Y))."""
