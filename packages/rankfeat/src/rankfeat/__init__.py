@@ -1,7 +1,10 @@
 """Out-of-distribution detection by removing the rank-1 feature or weight."""
 
+from rankfeat.adapters import from_openood, from_pytorch_ood, to_openood, to_pytorch_ood
+from rankfeat.baselines import ASH, KNN, LogitDetector, ReAct, ViM
+from rankfeat.detector import Detector, Scored
 from rankfeat.metrics import aupr, auroc, fpr95
-from rankfeat.rank_feat import RankFeat, Scored
+from rankfeat.rank_feat import RankFeat
 from rankfeat.rank_weight import RankWeight
 from rankfeat.removal import (
     remove_effective_weight,
@@ -14,6 +17,9 @@ from rankfeat.scores import MSP, Energy, MaxLogit
 __all__ = [
     # on a model, layers by name
     "RankFeat", "Scored", "RankWeight",
+    # other detectors, and what all of them are
+    "LogitDetector", "ReAct", "ASH", "ViM", "KNN", "Detector",
+    "from_pytorch_ood", "to_pytorch_ood", "from_openood", "to_openood",
     # removals, on tensors
     "remove_feature", "remove_weight", "remove_effective_weight", "standardize",
     # scores of logits, larger = more in-distribution

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import torch
@@ -29,7 +30,7 @@ class Calibration:
         if bool(bad.any()):
             raise ValueError(f"id_scores[{int(bad.nonzero()[0])}] is NaN or Inf")
 
-    @property
+    @cached_property
     def threshold(self) -> float:
         """The largest score t such that at least `tpr` of the ID scores are >= t."""
         n = len(self.id_scores)

@@ -11,11 +11,14 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from linalg_kernels import remove_rank1, svd_topk
-from linalg_kernels.errors import LinAlgError
+from linalg_kernels.errors import LinAlgError, can_read
 from torch import Tensor
+
+from rankfeat import krylov
 
 Layout = Literal["auto", "nchw", "nhwc", "tokens"]
 _DIMENSIONS = {"nchw": 4, "nhwc": 4, "tokens": 3}
+_SQUARED = 256
 
 
 def _named_layout(F: Tensor, layout: Layout) -> str:
@@ -51,7 +54,11 @@ def remove_feature(
         F: Features, batch first; any memory format.
         layout: "nchw", "nhwc" or "tokens"; "auto" takes four dimensions for "nchw" and three for
             "tokens" (for which channels before positions is the same).
-        iters, tol: As in `linalg_kernels.remove_rank1`.
+        iters: Most products with X and its transpose, of which more than 24 are not tried, before
+            `linalg_kernels.remove_rank1` takes over with as many squarings. In traced graphs
+            exactly so many, and for at most 256 positions or channels those squarings.
+        tol: Stop where ‖X^T X v - s² v‖ <= tol s²; by default at a few roundings. A
+            `ConvergenceWarning` says where a tol that was given is not met.
         check: Raise `LinAlgError` naming the first sample that holds NaN or Inf. Without it
             that sample comes out as NaN and the others right.
 
@@ -74,12 +81,34 @@ def remove_feature(
             )
         # Zeros where F is finite, NaN where it is not.
         return F - F
-    if check and not torch.compiler.is_compiling():
+    half = X.dtype in (torch.float16, torch.bfloat16)
+    left = _remove(X.float() if half else X, iters, tol, check)
+    return left.to(F.dtype).reshape(F.shape)
+
+
+def _remove(X: Tensor, iters: int, tol: float | None, check: bool) -> Tensor:
+    if iters < 1:
+        raise ValueError(f"iters must be >= 1, got {iters}")
+    if tol is not None and not tol > 0:
+        raise ValueError(f"tol must be > 0, got {tol}")
+    if not can_read(X):
+        # Beyond the size that linalg_kernels squares, its factorisations have no ONNX form.
+        if min(X.shape[1:]) > _SQUARED:
+            return X - (X - krylov.traced(X, iters)).detach()
+        return remove_rank1(X, iters, tol, check=False)
+    if X.numel() == 0:
+        return X.clone()
+    with torch.no_grad():
+        left = krylov.removed(X.detach(), tol, iters)
+    if left is not None:
+        # The component that was removed is a constant to autograd.
+        return X - (X - left).detach() if X.requires_grad else left
+    if check:
         finite = torch.isfinite(X.detach()).flatten(1).all(1)
         if not bool(finite.all()):
             sample = int((~finite).nonzero()[0])
             raise LinAlgError(f"features[{sample}] contains NaN or Inf")
-    return remove_rank1(X, iters, tol, check=False, upcast=True).reshape(F.shape)
+    return remove_rank1(X, iters, tol, check=False)
 
 
 def remove_weight(W: Float[Tensor, "out *rest"], groups: int = 1) -> Float[Tensor, "out *rest"]:
