@@ -5,6 +5,7 @@ from eigenworks.data.efficientnet import EFFICIENTNET_LITE0
 from eigenworks.data.emg import EMG
 from eigenworks.data.faces import FACES
 from eigenworks.data.imu import WATCH
+from eigenworks.data.mnist import MNIST
 from eigenworks.data.smollm2 import SMOLLM2
 from eigenworks.data.textures import TEXTURES
 from eigenworks.dataset import DataError, DataSet, development_file
@@ -14,6 +15,7 @@ __all__ = [
     "EFFICIENTNET_LITE0",
     "EMG",
     "FACES",
+    "MNIST",
     "SMOLLM2",
     "TEXTURES",
     "WATCH",
