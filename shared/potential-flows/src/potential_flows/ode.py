@@ -55,6 +55,8 @@ def ode_path(
     # Everything at the origin: any absolute error is then relative to the first step.
     absolute = tol * (size or 1.0)
     span = torch.linspace(0, 1, 2, dtype=z.dtype, device=z.device)
+    # Without it a solver steps beyond the end and interpolates, less exactly than it steps.
+    stops = {"step_t": span[1:]}
     path = [z]
     for begin, end in itertools.pairwise(times):
 
@@ -63,6 +65,6 @@ def ode_path(
             length = end - begin
             return length[..., None] * gradient(u, z, begin + s * length)
 
-        z = odeint(velocity, z, span, rtol=tol, atol=absolute, method=method)[1]
+        z = odeint(velocity, z, span, rtol=tol, atol=absolute, method=method, options=stops)[1]
         path.append(z)
     return torch.stack(path)
