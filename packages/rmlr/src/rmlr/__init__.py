@@ -7,10 +7,15 @@ from rmlr.general import (
     general_scores,
     parallel_transport,
 )
+from rmlr.log_eig import LogEigMLR
 from rmlr.mlr import RiemannianMLR, scores
+from rmlr.rotations import LieMLR, lie_scores
 
 __all__ = [
-    "RiemannianMLR", "scores",
+    # SPD matrices
+    "RiemannianMLR", "scores", "LogEigMLR",
+    # rotations
+    "LieMLR", "lie_scores",
     # any geometry
     "Geometry", "general_scores", "carried", "parallel_transport", "cholesky_translation",
 ]  # fmt: skip

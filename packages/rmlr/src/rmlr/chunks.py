@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-DEFAULT_MEMORY = 1 << 29
-"""Bytes that pairs may take before they are cut into pieces: 512 MiB."""
+DEFAULT_MEMORY = 1 << 30
+"""Bytes that pairs may take before they are cut into pieces: 1 GiB."""
 
 
 def in_chunks(

@@ -1,7 +1,7 @@
 """tr(A f(K^T T K)) of every T with every K: all that a score asks of an eigendecomposition.
 
-The function f(M) of M = K^T T K = U diag(w) U^T is not formed: tr(A f(M)) = Σ_i f(w_i) u_i^T A u_i,
-and the derivative for M is U (f[w_i, w_j] ∘ U^T A U) U^T, finite where eigenvalues meet.
+One eigendecomposition M = K^T T K = U diag(w) U^T gives the value and, by Daleckii and Krein, the
+derivative U (f[w_i, w_j] ∘ U^T A U) U^T for M, which is finite where eigenvalues meet.
 """
 
 import torch
@@ -13,14 +13,14 @@ from torch.autograd import Function
 
 Samples = Float[Tensor, "b n n"]
 Classes = Float[Tensor, "c n n"]
+Pairs = Float[Tensor, "c b n n"]
 Scores = Float[Tensor, "b c"]
 
 
 def congruence_trace(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
     """tr(A_k f(K_k^T T_i K_k)) for symmetric positive definite T, any invertible K, symmetric A.
 
-    First derivatives are computed without one of f(M), second ones and transforms of torch.func
-    through `reference`. LinAlgError names the sample S[i] and class k whose M is not positive
+    Second derivatives and transforms of torch.func go through `reference`. LinAlgError names the sample S[i] and class k whose M is not positive
     definite to working precision.
     """
     if (
@@ -39,73 +39,73 @@ def reference(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
     return (A * F).sum((-2, -1))
 
 
-def _congruences(T: Samples, K: Classes) -> Float[Tensor, "b c n n"]:
+def _congruences(T: Samples, K: Classes) -> Pairs:
     b, n, _ = T.shape
-    c = K.shape[0]
-    # T K for all classes at once is one product of large matrices.
-    right = T.reshape(b * n, n) @ K.permute(1, 0, 2).reshape(n, c * n)
-    return K.mT @ right.view(b, n, c, n).transpose(1, 2)
+    c = len(K)
+    # Both products are of matrices much larger than n.
+    left = K.mT.reshape(c * n, n) @ T.transpose(0, 1).reshape(n, b * n)
+    return (left.view(c, n * b, n) @ K).view(c, n, b, n).transpose(1, 2).contiguous()
 
 
-def _check(w: Float[Tensor, "b c n"]) -> None:
+def _check(w: Float[Tensor, "c b n"]) -> None:
     bad = ~(w[..., 0] > 0)
     if errors.can_read(w) and bool(bad.any()):
-        i, k = torch.nonzero(bad)[0].tolist()
+        k, i = torch.nonzero(bad)[0].tolist()
         raise LinAlgError(
             f"S[{i}] seen from P[{k}] must be positive definite, but has the eigenvalue "
-            f"{w[i, k, 0].item():.3g}; add shrinkage, as linalg_kernels.shrink_covariance does"
+            f"{w[k, i, 0].item():.3g}; add shrinkage, as linalg_kernels.shrink_covariance does"
         )
 
 
 class _CongruenceTrace(Function):
-    """(T, K, A) -> (b, c) with the eigensystems kept."""
+    """(T, K, A) -> (b, c), and for the backward pass the eigensystems w, U and F = f(M).
+
+    Pairs lie with the class first, so that products with matrices of one class are one.
+    """
 
     @staticmethod
     def forward(T, K, A, f):
-        M = _congruences(T, K)
-        w, U = eigh(M, check=False)
-        del M
-        if w.shape[-1]:
+        (b, n, _), c = T.shape, len(K)
+        w, U = eigh(_congruences(T, K), check=False)
+        if n:
             _check(w)
-        seen = (U * (A @ U)).sum(-2)
-        return (f.value(w, None) * seen).sum(-1), w, U
+        F = daleckii_krein.evaluate(U, None, w, U, f)
+        scores = F.view(c, b, n * n) @ A.reshape(c, n * n, 1)
+        return scores[..., 0].mT, w, U, F
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         T, K, A, ctx.f = inputs
-        _, w, U = output
-        ctx.mark_non_differentiable(w, U)
+        _, w, U, F = output
+        ctx.mark_non_differentiable(w, U, F)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(T, K, A, w, U)
+        ctx.save_for_backward(T, K, A, w, U, F)
 
     @staticmethod
-    def backward(ctx, G, _w, _U):
-        T, K, A, w, U = ctx.saved_tensors
+    def backward(ctx, G, *_):
+        T, K, A, w, U, F = ctx.saved_tensors
         if G is None:
             return None, None, None, None
         if torch.is_grad_enabled():
             return *_differentiable_vjp(T, K, A, ctx.f, G), None
+        (b, n, _), c = T.shape, len(K)
         gT = gK = gA = None
         if ctx.needs_input_grad[2]:
-            weighted = U * (G[..., None] * ctx.f.value(w, None))[..., None, :]
-            gA = torch.einsum("bcij,bckj->cik", weighted, U)
+            gA = (G.mT[:, None] @ F.view(c, b, n * n)).view(c, n, n)
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            D = daleckii_krein.frechet(U, G[..., None, None] * A, None, w, U, ctx.f)
-            right = D @ K.mT
-            del D
-            gT, gK = _congruence_vjp(T, K, right)
+            D = daleckii_krein.frechet(U, G.mT[..., None, None] * A[:, None], None, w, U, ctx.f)
+            gT, gK = _congruence_vjp(T, K, D)
         return gT, gK, gA, None
 
 
-def _congruence_vjp(
-    T: Samples, K: Classes, right: Float[Tensor, "b c n n"]
-) -> tuple[Samples, Classes]:
-    """Gradients for T and K from `right` = G K^T, G being those for the M = K^T T K."""
-    b, c, n, _ = right.shape
-    stacked = K.permute(1, 0, 2).reshape(n, c * n)
-    gT = stacked @ right.reshape(b, c * n, n)
-    gK = 2 * torch.einsum("bil,bcjl->cij", T, right)
-    return (gT + gT.mT) / 2, gK
+def _congruence_vjp(T: Samples, K: Classes, D: Pairs) -> tuple[Samples, Classes]:
+    """Gradients for T and K from those for M = K^T T K, which are symmetric."""
+    c, b, n, _ = D.shape
+    right = (D.view(c, b * n, n) @ K.mT).view(c, b, n, n)
+    stacked = K.transpose(0, 1).reshape(n, c * n)
+    gT = stacked @ right.transpose(0, 1).reshape(b, c * n, n)
+    gK = right.transpose(1, 2).reshape(c * n, b * n) @ T.reshape(b * n, n)
+    return (gT + gT.mT) / 2, 2 * gK.view(c, n, n).mT
 
 
 def _differentiable_vjp(

@@ -10,17 +10,31 @@ satisfies W + W^T = A, which leaves <M^½ - L^T L, A>/(4θ).
 
 from dataclasses import dataclass
 
+import torch
 from linalg_kernels import cholesky, expm, scalar
+from spd_metrics.euclidean import check_alpha_beta
 from spd_metrics.inputs import Kind
 from torch import Tensor
 
 from rmlr.chunks import in_chunks
 from rmlr.congruence_trace import congruence_trace
-from rmlr.form import Classes, Matrices, Theta, matrix_power, trace_weights
+from rmlr.form import Classes, Matrices, Theta, matrix_power
+from rmlr.packed import symmetric
 from rmlr.parametrize import CholeskyOfPower, Exponential
 
 _PAIR_MATRICES = 8
 """n x n matrices that a pair takes at the peak of its backward pass."""
+
+
+def _trace_weights(A: Classes, alpha: float, beta: float) -> Classes:
+    """alpha A + beta tr(A) I, with which a Frobenius product is the one of alpha and beta."""
+    n = A.shape[-1]
+    check_alpha_beta(n, alpha, beta)
+    A = A if alpha == 1 else alpha * A
+    if beta == 0:
+        return A
+    trace = beta / alpha * A.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return A + trace[:, None, None] * torch.eye(n, dtype=A.dtype, device=A.device)
 
 
 @dataclass(frozen=True)
@@ -46,11 +60,11 @@ class AffineInvariantForm:
     def place_of(self, z: Tensor) -> Classes:
         return expm(-self.theta / 2 * self.trivialisation.log(z))
 
-    def scores(self, F: Tensor, X: Tensor, A: Tensor, memory: int | None = None) -> Tensor:
+    def scores(self, F: Tensor, X: Tensor, a: Tensor, memory: int | None = None) -> Tensor:
         def score(F: Tensor, K: Tensor, W: Tensor) -> Tensor:
             return congruence_trace(F, K, W, scalar.LOG)
 
-        W = trace_weights(A, self.alpha, self.beta)
+        W = _trace_weights(symmetric(a), self.alpha, self.beta)
         logs = in_chunks(score, (F,), (X, W), pair_matrices=_PAIR_MATRICES, memory=memory)
         return logs / self.theta
 
@@ -76,10 +90,11 @@ class BuresWassersteinForm:
     def place_of(self, z: Tensor) -> Classes:
         return self.trivialisation.factor(z)
 
-    def scores(self, F: Tensor, X: Tensor, A: Tensor, memory: int | None = None) -> Tensor:
+    def scores(self, F: Tensor, X: Tensor, a: Tensor, memory: int | None = None) -> Tensor:
         def score(F: Tensor, L: Tensor, A: Tensor) -> Tensor:
             return congruence_trace(F, L, A, scalar.SQRT)
 
+        A = symmetric(a)
         roots = in_chunks(score, (F,), (X, A), pair_matrices=_PAIR_MATRICES, memory=memory)
         return (roots - ((X @ A) * X).sum((-2, -1))) / (4 * self.theta)
 

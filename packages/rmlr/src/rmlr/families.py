@@ -24,6 +24,7 @@ from rmlr.curved import AffineInvariantForm, BuresWassersteinForm
 from rmlr.flat import CholeskyForm, LogEuclideanForm, PowerEuclideanForm, SmallLogCholeskyForm
 from rmlr.form import Classes, Form, Matrices, Theta, is_small
 from rmlr.general import Carry, Geometry, carried, general_scores
+from rmlr.packed import symmetric, triangular
 from rmlr.parametrize import Exponential, LowerFactor, Trivialisation
 
 
@@ -53,7 +54,8 @@ class GeneralForm:
     def place_of(self, z: Tensor) -> Classes:
         return self.trivialisation.point(z)
 
-    def scores(self, F: Tensor, X: Tensor, A: Tensor, memory: int | None = None) -> Tensor:
+    def scores(self, F: Tensor, X: Tensor, a: Tensor, memory: int | None = None) -> Tensor:
+        A = triangular(a) if self.kind == "lower" else symmetric(a)
         return general_scores(self.metric, F, X, A, carry=self.carry, memory=memory)
 
 
@@ -70,12 +72,12 @@ def _log_cholesky(metric: LogCholesky, theta: Theta) -> Form:
 
 
 def _power_cholesky(metric: CholeskyPower, theta: Theta) -> Form:
-    return CholeskyForm(a=theta, kind=metric.chart.kind)
+    return CholeskyForm(a=theta, of_factors=metric.chart.kind == "lower")
 
 
 def _weighted_cholesky(metric: CholeskyBuresWasserstein, theta: Theta) -> Form:
     weights = _bures_wasserstein_weights(metric)
-    return CholeskyForm(a=theta / 2, diagonal_weights=weights, kind=metric.chart.kind)
+    return CholeskyForm(a=theta / 2, diagonal_weights=weights, of_factors=metric.chart.kind == "lower")
 
 
 def _affine_invariant(metric: AffineInvariant, theta: Theta) -> Form:
@@ -118,7 +120,7 @@ def form_of(metric: Geometry, theta: Theta | None = None) -> Form:
     if type(metric) is LogEuclidean:
         return LogEuclideanForm(metric.alpha, metric.beta)
     if type(metric) is CholeskyLog:
-        return CholeskyForm(kind="lower")
+        return CholeskyForm(of_factors=True)
     make = _WITH_THETA.get(type(metric))
     if make is None:
         return GeneralForm(metric)

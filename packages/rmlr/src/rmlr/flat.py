@@ -1,6 +1,7 @@
 """Scores of flat metrics: s <f(S) - f(P), A'>, one product of matrices and a number a class.
 
-f are coordinates in which the metric is Euclidean. A point enters by <f(P), A'> alone.
+f are coordinates in which the metric is Euclidean. A point enters by <f(P), A'> alone. Points
+and normals are packed (`rmlr.packed`), so that nothing of size (classes, n, n) is formed.
 """
 
 from dataclasses import dataclass
@@ -10,18 +11,39 @@ from jaxtyping import Float
 from linalg_kernels import cholesky, errors, logm
 from linalg_kernels.transforms import inspect
 from spd_metrics import CholeskyLog, LogCholesky
-from spd_metrics.charts import box_cox, half_lower, power
+from spd_metrics.charts import box_cox, power
+from spd_metrics.euclidean import check_alpha_beta
 from spd_metrics.inputs import Kind
 from torch import Tensor
 
-from rmlr.form import Classes, Matrices, Samples, Theta, is_small, matrix_power, trace_weights
+from rmlr.form import Matrices, Samples, Theta, is_small, matrix_power
+from rmlr.packed import (
+    diagonal_places,
+    multiplicities,
+    order,
+    pack,
+    pack_lower,
+    symmetric,
+    triangular,
+)
 from rmlr.parametrize import CholeskyOfPower, Exponential, LowerFactor, Trivialisation
 
 Scores = Float[Tensor, "b c"]
+Packed = Float[Tensor, "c m"]
+
+
+def _halves(x: Packed) -> Packed:
+    """x with its diagonal halved."""
+    return x * (multiplicities(order(x), x.dtype, x.device) / 2).clamp(max=1)
 
 
 class Flat:
-    """What flat forms share: scores from coordinates."""
+    """What flat forms share: scores from coordinates.
+
+    `triangular` says that f(S) is lower triangular, not symmetric.
+    """
+
+    triangular = False
 
     @property
     def kind(self) -> Kind:
@@ -33,25 +55,51 @@ class Flat:
         """s."""
         return 1.0
 
-    def weights(self, A: Classes) -> Classes:
-        """A'."""
+    def weights(self, a: Packed) -> Packed:
+        """A' as numbers w: <X, A'> = Σ x w for X packed as x."""
         raise NotImplementedError
 
-    def scores(self, F: Samples, X: Classes, A: Classes, memory: int | None = None) -> Scores:  # noqa: ARG002
-        """s <F_i - X_k, A'_k>. Nothing is held for pairs, whatever the bound of memory."""
-        W = self.weights(A).flatten(-2)
-        offset = torch.linalg.vecdot(X.flatten(-2), W)
-        return self._scaled(torch.addmm(-offset, F.flatten(-2), W.mT))
+    def packed(self, X: Matrices) -> Packed:
+        """Coordinates as numbers."""
+        return pack_lower(X) if self.triangular else pack(X)
 
-    def scores_with_bias(
-        self, F: Samples, A: Classes, bias: Float[Tensor, " c"]
-    ) -> Scores:
+    def scores(self, F: Samples, X: Packed, a: Packed, memory: int | None = None) -> Scores:  # noqa: ARG002
+        """s <F_i - X_k, A'_k>. Nothing is held for pairs, whatever the bound of memory."""
+        w = self.weights(a)
+        return self._scaled(self._products(F, w, -torch.linalg.vecdot(X, w)))
+
+    def scores_with_bias(self, F: Samples, a: Packed, bias: Float[Tensor, " c"]) -> Scores:
         """s <F_i, A'_k> - bias_k."""
-        return self._scaled(F.flatten(-2) @ self.weights(A).flatten(-2).mT) - bias
+        w = self.weights(a)
+        if isinstance(self.factor, float) and self.factor == 1:
+            return self._products(F, w, -bias)
+        return self._scaled(self._products(F, w, torch.zeros_like(bias))) - bias
+
+    def _products(self, F: Samples, w: Packed, shift: Float[Tensor, " c"]) -> Scores:
+        # The smaller of the two sides is made to fit the other.
+        if len(w) > len(F):
+            return torch.addmm(shift, self.packed(F), w.mT)
+        if self.triangular:
+            W = triangular(w)
+        else:
+            W = symmetric(w / multiplicities(order(w), w.dtype, w.device))
+        return torch.addmm(shift, F.flatten(-2), W.flatten(-2).mT)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         factor = self.factor
         return scores if isinstance(factor, float) and factor == 1 else factor * scores
+
+
+def _trace_weights(a: Packed, alpha: float, beta: float) -> Packed:
+    """Of alpha A + beta tr(A) I, with which a Frobenius product is the one of alpha and beta."""
+    n = order(a)
+    check_alpha_beta(n, alpha, beta)
+    w = a * (alpha * multiplicities(n, a.dtype, a.device))
+    if beta == 0:
+        return w
+    places = diagonal_places(n, a.device)
+    unit = torch.zeros(a.shape[-1], dtype=a.dtype, device=a.device).index_fill(0, places, 1.0)
+    return w + beta * (a @ unit)[:, None] * unit
 
 
 @dataclass(frozen=True)
@@ -68,14 +116,15 @@ class LogEuclideanForm(Flat):
     def features(self, S: Matrices) -> Matrices:
         return logm(S, nonpos="raise", name="S")
 
-    def place(self, P: Classes) -> Classes:
-        return logm(P, nonpos="raise", name="P")
+    def place(self, P: Matrices) -> Packed:
+        return pack(logm(P, nonpos="raise", name="P"))
 
-    def place_of(self, z: Tensor) -> Classes:
-        return self.trivialisation.log(z)
+    def place_of(self, z: Packed) -> Packed:
+        """log P = Z."""
+        return z
 
-    def weights(self, A: Classes) -> Classes:
-        return trace_weights(A, self.alpha, self.beta)
+    def weights(self, a: Packed) -> Packed:
+        return _trace_weights(a, self.alpha, self.beta)
 
 
 @dataclass(frozen=True)
@@ -91,36 +140,32 @@ class PowerEuclideanForm(Flat):
         return 1.0 if is_small(self.theta) else 1 / self.theta
 
     @property
-    def trivialisation(self) -> Trivialisation:
+    def trivialisation(self) -> Exponential | CholeskyOfPower:
         return Exponential() if is_small(self.theta) else CholeskyOfPower(self.theta)
+
+    def features(self, S: Matrices) -> Matrices:
+        if not isinstance(self.theta, Tensor) and self.theta == 1:
+            # Linear in S: nothing has to be decomposed, and definiteness is not looked at.
+            return inspect(S, lambda T: errors.check_matrices(T, "S"))
+        return self._chart(S, "S")
 
     def _chart(self, S: Matrices, name: str) -> Matrices:
         theta = self.theta
         if isinstance(theta, Tensor):
             return matrix_power(S, theta, name)
-        if theta == 1:
-            # Linear in S: nothing has to be decomposed, and definiteness is not looked at.
-            errors.require_float(S, name)
-            errors.require_square(S, name)
-            return inspect(S, lambda T: errors.check_matrices(T, name))
         return (box_cox(theta) if is_small(theta) else power(theta))(S, name)
 
-    def features(self, S: Matrices) -> Matrices:
-        return self._chart(S, "S")
+    def place(self, P: Matrices) -> Packed:
+        return pack(self._chart(P, "P"))
 
-    def place(self, P: Classes) -> Classes:
-        return self._chart(P, "P")
-
-    def place_of(self, z: Tensor) -> Classes:
+    def place_of(self, z: Packed) -> Packed:
         chosen = self.trivialisation
-        return self.place(chosen.point(z)) if is_small(self.theta) else chosen.power(z)  # ty: ignore[unresolved-attribute]
+        if isinstance(chosen, Exponential):
+            return self.place(chosen.point(z))
+        return pack(chosen.power(z))
 
-    def weights(self, A: Classes) -> Classes:
-        return trace_weights(A, self.alpha, self.beta)
-
-
-def _diagonal(M: Tensor) -> Tensor:
-    return M.diagonal(dim1=-2, dim2=-1)
+    def weights(self, a: Packed) -> Packed:
+        return _trace_weights(a, self.alpha, self.beta)
 
 
 @dataclass(frozen=True)
@@ -129,14 +174,20 @@ class CholeskyForm(Flat):
 
     h(L) is the diagonal of (L^a - 1)/a, of log L for a = 0; A' is A_½, its diagonal times
     `diagonal_weights`. Log-Cholesky: s = θ, a = 0. Power-Cholesky: s = 1, a = θ.
-    Bures-Wasserstein-Cholesky: s = 1, a = θ/2, weights 1/(4 M). With `kind` "lower" samples and
+    Bures-Wasserstein-Cholesky: s = 1, a = θ/2, weights 1/(4 M). With `of_factors` samples and
     points are factors themselves, and A' is A.
     """
 
     s: Theta = 1.0
     a: Theta = 0.0
     diagonal_weights: tuple[float, ...] = (1.0,)
-    kind: Kind = "symmetric"
+    of_factors: bool = False
+
+    triangular = True
+
+    @property
+    def kind(self) -> Kind:
+        return "lower" if self.of_factors else "symmetric"
 
     @property
     def factor(self) -> Theta:
@@ -144,7 +195,7 @@ class CholeskyForm(Flat):
 
     @property
     def trivialisation(self) -> Trivialisation:
-        return LowerFactor() if self.kind == "lower" else CholeskyOfPower(self.s)
+        return LowerFactor() if self.of_factors else CholeskyOfPower(self.s)
 
     def _of_log(self, log_diagonal: Tensor) -> Tensor:
         if not isinstance(self.a, Tensor) and self.a == 0:
@@ -152,7 +203,7 @@ class CholeskyForm(Flat):
         return torch.expm1(self.a * log_diagonal) / self.a
 
     def _factor(self, S: Matrices, name: str) -> Matrices:
-        if self.kind == "lower":
+        if self.of_factors:
             return CholeskyLog().chart(S, name)
         if isinstance(self.s, Tensor) or self.s != 1:
             S = matrix_power(S, self.s, name)
@@ -160,32 +211,38 @@ class CholeskyForm(Flat):
 
     def _coordinates(self, S: Matrices, name: str) -> Matrices:
         L = self._factor(S, name)
-        return L.tril(-1) + torch.diag_embed(self._of_log(torch.log(_diagonal(L))))
+        diagonal = L.diagonal(dim1=-2, dim2=-1)
+        # Put in its place: a second triangle to add it to would cost as much as the factor.
+        X = L.clone()
+        X.diagonal(dim1=-2, dim2=-1).copy_(self._of_log(torch.log(diagonal)))
+        return X
 
     def features(self, S: Matrices) -> Matrices:
         return self._coordinates(S, "S")
 
-    def place(self, P: Classes) -> Classes:
-        return self._coordinates(P, "P")
+    def place(self, P: Matrices) -> Packed:
+        return pack_lower(self._coordinates(P, "P"))
 
-    def place_of(self, z: Tensor) -> Classes:
-        Z = self.trivialisation.log_factor(z)  # ty: ignore[unresolved-attribute]
+    def place_of(self, z: Packed) -> Packed:
         if not isinstance(self.a, Tensor) and self.a == 0:
-            return Z
-        return Z.tril(-1) + torch.diag_embed(self._of_log(_diagonal(Z)))
+            return z
+        on_diagonal = multiplicities(order(z), z.dtype, z.device) == 1
+        # Away from the diagonal expm1 could overflow, and 0 times its derivative is NaN.
+        return torch.where(on_diagonal, self._of_log(torch.where(on_diagonal, z, 0)), z)
 
-    def weights(self, A: Classes) -> Classes:
-        n = A.shape[-1]
+    def weights(self, a: Packed) -> Packed:
+        n = order(a)
         if len(self.diagonal_weights) not in (1, n):
             raise ValueError(
                 f"weight of the metric must have 1 or n={n} numbers, "
                 f"got {len(self.diagonal_weights)}"
             )
-        A = A.tril() if self.kind == "lower" else half_lower(A)
+        w = a if self.of_factors else _halves(a)
         if set(self.diagonal_weights) == {1.0}:
-            return A
-        weight = torch.tensor(self.diagonal_weights, dtype=A.dtype, device=A.device)
-        return A.tril(-1) + torch.diag_embed(weight * _diagonal(A))
+            return w
+        weight = torch.tensor(self.diagonal_weights, dtype=a.dtype, device=a.device).expand(n)
+        each = torch.ones(a.shape[-1], dtype=a.dtype, device=a.device)
+        return w * each.index_copy(0, diagonal_places(n, a.device), weight)
 
 
 @dataclass(frozen=True)
@@ -194,6 +251,8 @@ class SmallLogCholeskyForm(Flat):
 
     metric: LogCholesky
 
+    triangular = True
+
     @property
     def trivialisation(self) -> Exponential:
         return Exponential()
@@ -201,13 +260,11 @@ class SmallLogCholeskyForm(Flat):
     def features(self, S: Matrices) -> Matrices:
         return self.metric.chart(S, "S")
 
-    def place(self, P: Classes) -> Classes:
-        return self.metric.chart(P, "P")
+    def place(self, P: Matrices) -> Packed:
+        return pack_lower(self.metric.chart(P, "P"))
 
-    def place_of(self, z: Tensor) -> Classes:
+    def place_of(self, z: Packed) -> Packed:
         return self.place(self.trivialisation.point(z))
 
-    def weights(self, A: Classes) -> Classes:
-        return half_lower(A)
-
-
+    def weights(self, a: Packed) -> Packed:
+        return _halves(a)

@@ -2,7 +2,6 @@
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from linalg_kernels import powm
 from spd_metrics.charts import SMALL_THETA, power
@@ -35,34 +34,23 @@ class Form(Protocol):
         """What is needed of each sample."""
         ...
 
-    def place(self, P: Classes) -> Classes:
+    def place(self, P: Classes) -> Float[Tensor, "c ..."]:
         """What is needed of each point."""
         ...
 
-    def place_of(self, z: Float[Tensor, "c m"]) -> Classes:
+    def place_of(self, z: Float[Tensor, "c m"]) -> Float[Tensor, "c ..."]:
         """`place` of the points with the unconstrained numbers z."""
         ...
 
     def scores(
-        self, F: Samples, X: Classes, A: Classes, memory: int | None = None
+        self,
+        F: Samples,
+        X: Float[Tensor, "c ..."],
+        a: Float[Tensor, "c m"],
+        memory: int | None = None,
     ) -> Float[Tensor, "b c"]:
-        """Scores from `features` (b, n, n), `place` (c, n, n) and normals A (c, n, n)."""
+        """Scores from `features`, `place` and normals at the identity, packed."""
         ...
-
-
-def trace_weights(A: Classes, alpha: float, beta: float) -> Classes:
-    """alpha A + beta tr(A) I, with which a Frobenius product is the one of alpha and beta."""
-    n = A.shape[-1]
-    if not alpha + n * beta > 0:
-        raise ValueError(
-            f"beta must exceed -alpha/n = {-alpha / n:.4g} for n={n} and alpha={alpha:g}, "
-            f"got {beta:g}"
-        )
-    A = A if alpha == 1 else alpha * A
-    if beta == 0:
-        return A
-    trace = beta / alpha * A.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return A + trace[..., None, None] * torch.eye(n, dtype=A.dtype, device=A.device)
 
 
 def matrix_power(S: Matrices, theta: Theta, name: str) -> Matrices:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from jaxtyping import Float
 from linalg_kernels import errors
-from spd_metrics.inputs import tangent
+from spd_metrics.inputs import Kind, tangent
 from torch import Tensor, nn
 
 from rmlr.families import GeneralForm, form_of, has_theta
 from rmlr.flat import Flat
 from rmlr.form import Form, Theta
 from rmlr.general import Carry, Geometry
-from rmlr.packed import pack, symmetric, triangular
+from rmlr.packed import pack, pack_lower, symmetric, triangular
 
 if TYPE_CHECKING:
     from geoopt.manifolds.base import Manifold
@@ -42,7 +42,7 @@ def scores(
         S: Points.
         P: A point for each class.
         A: A tangent vector at the identity for each class, symmetric; `carried` to P.
-        memory: Bytes that the pairs of a curved metric may take at once; None means 512 MiB.
+        memory: Bytes that the pairs of a curved metric may take at once; None means 1 GiB.
 
     Equal to `general_scores`, by the closed form of the metric's family where it has one.
     Raises ValueError or LinAlgError naming the argument and the element. Source: Chen et al.,
@@ -54,15 +54,19 @@ def scores(
     _samples(S, P.shape[-1])
     errors.require_same_kind(S, P, ("S", "P"))
     A = tangent(P, A, "A", form.kind).expand(P.shape)
-    return _paired(form, S, form.place(P), A, memory)
-
-
-def _paired(form: Form, S: Tensor, X: Tensor, A: Tensor, memory: int | None) -> Tensor:
-    F = form.features(S)
-    flat = F.flatten(0, -3) if F.ndim != 2 else F[None]
-    return form.scores(flat, X, A, memory).unflatten(0, S.shape[:-2] or (1,)).view(
-        *S.shape[:-2], len(A)
+    F = _flattened(form.features(S))
+    return form.scores(F, form.place(P), pack_tangent(A, form.kind), memory).view(
+        *S.shape[:-2], len(P)
     )
+
+
+def _flattened(F: Float[Tensor, "*batch n n"]) -> Float[Tensor, "b n n"]:
+    return F.reshape(-1, *F.shape[-2:])
+
+
+def pack_tangent(A: Float[Tensor, "c n n"], kind: Kind) -> Float[Tensor, "c m"]:
+    """A tangent vector as numbers."""
+    return pack_lower(A) if kind == "lower" else pack(A)
 
 
 class RiemannianMLR(nn.Module):
@@ -88,7 +92,7 @@ class RiemannianMLR(nn.Module):
             form: `parallel_transport` makes scores under `BuresWasserstein` invariant under
             rotations, at the price of an integration.
         memory: Bytes that the pairs (sample, class) of a curved metric may take at once; None
-            means 512 MiB. More are computed in pieces, with the same result.
+            means 1 GiB. More are computed in pieces, with the same result.
 
     Raises ValueError for sizes below 1 and parameters that the metric's theorem excludes.
     """
@@ -143,7 +147,8 @@ class RiemannianMLR(nn.Module):
         else:
             self.location = nn.Parameter(numbers)
         with torch.no_grad():
-            self.form.scores(identity[:1], identity, self.A)
+            # A metric whose parameters do not fit n says so now.
+            self(identity[:1])
 
     def _learn_theta(self, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
         if isinstance(self._form, GeneralForm) or not has_theta(self.metric):
@@ -157,9 +162,9 @@ class RiemannianMLR(nn.Module):
         if not isinstance(form, Flat):
             raise ValueError(f"bias='scalar' needs a flat metric, got {self.metric!r}")
         with torch.no_grad():
-            zero = torch.zeros_like(identity[:1])
-            at_zero = form.scores(zero, form.place(identity), self.A)
-        self.bias = nn.Parameter(-at_zero[0])
+            nothing = torch.zeros_like(identity[:1])
+            shift = form.scores(nothing, form.place(identity), self.normal)[0]
+        self.bias = nn.Parameter(-shift)
 
     def reset_normal(self) -> None:
         """Draw the entries of A anew from U(-√6/n, √6/n)."""
@@ -186,7 +191,8 @@ class RiemannianMLR(nn.Module):
     def A(self, value: Tensor) -> None:
         self._check_shape(value, "A")
         with torch.no_grad():
-            self.normal.copy_(pack(tangent(value, value, "A", self.form.kind)))
+            kind = self.form.kind
+            self.normal.copy_(pack_tangent(tangent(value, value, "A", kind), kind))
 
     def _check_shape(self, value: Tensor, name: str) -> None:
         errors.require_float(value, name)
@@ -221,14 +227,17 @@ class RiemannianMLR(nn.Module):
         """Logits. Raises ValueError or LinAlgError naming the element that is no point."""
         _samples(S, self.n)
         errors.require_same_kind(S, self.normal, ("S", "the parameters"))
-        form, A = self.form, self.A
+        form = self.form
+        F = _flattened(form.features(S))
         parameters = self._parameters
         if "bias" in parameters:
             assert isinstance(form, Flat)
-            F = form.features(S).reshape(-1, self.n, self.n)
-            return form.scores_with_bias(F, A, self.bias).view(*S.shape[:-2], self.classes)
-        X = form.place_of(self.location) if "location" in parameters else form.place(self.P)
-        return _paired(form, S, X, A, self.memory)
+            logits = form.scores_with_bias(F, self.normal, self.bias)
+        else:
+            points = "location" in parameters
+            X = form.place_of(self.location) if points else form.place(self.P)
+            logits = form.scores(F, X, self.normal, self.memory)
+        return logits.view(*S.shape[:-2], self.classes)
 
     def extra_repr(self) -> str:
         """Sizes and the metric."""
