@@ -1,6 +1,7 @@
 """Batch normalisation on Lie groups: SPD matrices and rotations, in PyTorch."""
 
 from liebn.batch_norm import LieBatchNorm
+from liebn.domain import DomainLieBatchNorm, refitting
 from liebn.group import LieGroup, Polar
 from liebn.groups import (
     AffineInvariantGroup,
@@ -11,10 +12,14 @@ from liebn.groups import (
     PowerCholeskyGroup,
     RotationGroup,
 )
+from liebn.schedule import MomentumSchedule, momenta
+from liebn.sync import SyncLieBatchNorm, convert_sync
 
 __all__ = [
     # layers
-    "LieBatchNorm",
+    "LieBatchNorm", "DomainLieBatchNorm", "SyncLieBatchNorm", "convert_sync",
+    # domains
+    "refitting", "momenta", "MomentumSchedule",
     # groups
     "AffineInvariantGroup", "LogEuclideanGroup", "LogCholeskyGroup", "CholeskyRightInvariantGroup",
     "PowerCholeskyGroup", "BuresWassersteinCholeskyGroup", "RotationGroup",

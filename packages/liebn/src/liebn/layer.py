@@ -88,12 +88,12 @@ class GroupLayer(nn.Module):
         return (*range(extra), *ones)
 
     def kept_normalisation(
-        self, statistics: Sequence[Tensor], make: Callable[[], Normalisation]
+        self, statistics: Sequence[Tensor], make: Callable[[], Normalisation], variant: int = 0
     ) -> Normalisation:
         """`make()`, or what it gave last time if nothing it depends on has changed since.
 
         Derivatives with respect to bias and scale are not kept: where one may be asked for,
-        it is made anew.
+        it is made anew. What differs by more than these tensors differs in `variant`.
         """
         parameters = tuple(self.parameters())
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
@@ -101,7 +101,7 @@ class GroupLayer(nn.Module):
         state = (*statistics, *parameters)
         if any(t.is_inference() for t in state):
             return make()
-        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in state)
+        key = (variant, *((t.data_ptr(), t._version, t.dtype, t.device) for t in state))
         if self._kept is None or self._kept[0] != key:
             with torch.no_grad():
                 self._kept = key, make()

@@ -29,6 +29,7 @@ from spd_metrics import AffineInvariant
 from spd_metrics.euclidean import check_alpha_beta
 from torch import Tensor
 
+from liebn.groups.diagonal import exp_diagonal
 from liebn.groups.move import move
 from liebn.groups.power import check_power, power
 from liebn.pool import Pool
@@ -145,8 +146,7 @@ class AffineInvariantGroup:
 
     def lift(self, Z: Matrix) -> Matrix:
         """The Cholesky factor ⌊Z⌋ + exp diag Z."""
-        diagonal = torch.exp(Z.diagonal(dim1=-2, dim2=-1))
-        return Z.tril(-1) + torch.diag_embed(diagonal)
+        return exp_diagonal(Z)
 
     def lift_inverse(self, X: Matrix) -> Matrix:
         """⌊L⌋ + log diag L."""

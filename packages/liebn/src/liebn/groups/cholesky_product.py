@@ -14,7 +14,7 @@ from spd_metrics import BuresWassersteinCholesky, PowerCholesky
 from spd_metrics.inputs import Domain, admit
 from torch import Tensor
 
-from liebn.groups.flat import Flat
+from liebn.groups.flat import Flat, squares
 
 Matrix = Float[Tensor, "*batch n n"]
 
@@ -91,7 +91,7 @@ class PowerCholeskyGroup(_DiagonalPower):
 
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """‖X‖_F²."""
-        return (X * X).sum((-2, -1))
+        return squares(X)
 
 
 @dataclass(frozen=True)
@@ -124,5 +124,4 @@ class BuresWassersteinCholeskyGroup(_DiagonalPower):
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """‖⌊X⌋‖_F² + ‖diag X‖²/(4 m)."""
         diagonal = X.diagonal(dim1=-2, dim2=-1)
-        strict = X.tril(-1)
-        return (strict * strict).sum((-2, -1)) + (diagonal * diagonal).sum(-1) / (4 * self.weight)
+        return squares(X.tril(-1)) + diagonal.square().sum(-1) / (4 * self.weight)

@@ -11,6 +11,12 @@ from liebn.pool import Pool
 Matrix = Float[Tensor, "*batch n n"]
 
 
+def squares(X: Matrix) -> Float[Tensor, "*batch"]:
+    """‖X‖_F²."""
+    flat = X.flatten(-2)
+    return (flat[..., None, :] @ flat[..., :, None])[..., 0, 0]
+
+
 @dataclass(frozen=True)
 class FlatPolar:
     """Vectors, and the group whose norm measures them."""

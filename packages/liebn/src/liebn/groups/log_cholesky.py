@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from linalg_kernels import chol_log, from_chol_log
+from linalg_kernels import cholesky
 from spd_metrics import LogCholesky
 from torch import Tensor
 
-from liebn.groups.flat import Flat
+from liebn.groups.diagonal import gram_of_exp, log_diagonal
+from liebn.groups.flat import Flat, squares
 from liebn.groups.power import check_power, power
 
 Matrix = Float[Tensor, "*batch n n"]
@@ -31,11 +32,11 @@ class LogCholeskyGroup(Flat):
 
     def chart(self, P: Matrix, name: str = "X") -> Matrix:
         """⌊L⌋ + log diag L."""
-        return chol_log(power(P, self.theta, name), name=name)
+        return log_diagonal(cholesky(power(P, self.theta, name), name=name))
 
     def chart_inverse(self, X: Matrix) -> Matrix:
         """(L L^T)^(1/θ) with L = ⌊X⌋ + exp diag X."""
-        return power(from_chol_log(X), 1 / self.theta, check=False)
+        return power(gram_of_exp(X), 1 / self.theta, check=False)
 
     def lift(self, Z: Matrix) -> Matrix:
         """The lower triangle of Z."""
@@ -47,5 +48,4 @@ class LogCholeskyGroup(Flat):
 
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """‖X‖_F²/θ²."""
-        squares = (X * X).sum((-2, -1))
-        return squares if self.theta == 1 else squares / self.theta**2
+        return squares(X) if self.theta == 1 else squares(X) / self.theta**2

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from linalg_kernels import expm, logm
 from spd_metrics import LogEuclidean
-from spd_metrics.euclidean import trace_inner
+from spd_metrics.euclidean import check_alpha_beta
 from torch import Tensor
 
-from liebn.groups.flat import Flat
+from liebn.groups.flat import Flat, squares
 
 Matrix = Float[Tensor, "*batch n n"]
 
@@ -48,4 +48,8 @@ class LogEuclideanGroup(Flat):
 
     def norm2(self, X: Matrix) -> Float[Tensor, "*batch"]:
         """alpha ‖X‖_F² + beta (tr X)²."""
-        return trace_inner(X, X, self.alpha, self.beta)
+        check_alpha_beta(X.shape[-1], self.alpha, self.beta)
+        value = self.alpha * squares(X)
+        if self.beta == 0:
+            return value
+        return value + self.beta * X.diagonal(dim1=-2, dim2=-1).sum(-1).square()

@@ -18,33 +18,34 @@ class _Move(Function):
     """(X, K, f) -> Y; W, w and V are constants."""
 
     @staticmethod
-    def forward(ctx, X, K, f, W, w, V):
-        U = K @ V
-        powers = w ** f[..., None]
-        Y = (U * powers[..., None, :]) @ U.mT
-        ctx.save_for_backward(K, f, W, w, V, powers, Y)
-        ctx.shape = X.shape
+    def forward(ctx, X, K, f, W, w, V):  # noqa: ARG004
+        half = (K @ V).mul_((w ** (f[..., None] / 2))[..., None, :])
+        Y = half @ half.mT
+        ctx.save_for_backward(K, f, W, w, V, Y)
         return Y
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(ctx, G):
-        K, f, W, w, V, powers, Y = ctx.saved_tensors
+        K, f, W, w, V, Y = ctx.saved_tensors
         gX = gK = gf = None
+        # Two buffers serve all products: memory that is fresh costs more than a product in it.
+        spare = G @ K
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
-            S = K.mT @ (G @ K)
-            if ctx.needs_input_grad[0]:
-                D = daleckii_krein.frechet(V, S, f, w, V, scalar.POWER)
-                gX = W.mT @ (D @ W)
+            S = K.mT @ spare
             if ctx.needs_input_grad[2]:
                 # ∂ w^f/∂f = w^f log w, seen by the diagonal of V^T S V.
-                seen = ((S @ V) * V).sum(-2)
-                gf = (seen * powers * torch.log(w)).sum(-1)
+                seen = torch.matmul(S, V, out=spare).mul_(V).sum(-2)
+                gf = (seen * w ** f[..., None] * torch.log(w)).sum(-1)
+            if ctx.needs_input_grad[0]:
+                D = daleckii_krein.frechet(V, S, f, w, V, scalar.POWER)
+                torch.matmul(D, W, out=spare)
+                gX = torch.matmul(W.mT, spare, out=S)
         if ctx.needs_input_grad[1]:
             # 2 sym(G) K S with K S K^T = Y.
-            both = G + G.mT
-            if K.ndim == 2 and both.is_contiguous():
+            both = torch.add(G, G.mT, out=spare)
+            if K.ndim == 2:
                 n = K.shape[-1]
                 product = both.reshape(-1, n).mT @ Y.reshape(-1, n)
             else:
