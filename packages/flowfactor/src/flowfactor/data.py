@@ -31,6 +31,15 @@ class SequenceSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ComposableSource(SequenceSource, Protocol):
+    """A source whose transformations can follow one another on one image."""
+
+    def composed(self, rows: Tensor, schedule: Sequence[int]) -> Tensor:
+        """x_0 … x_T (batch, T+1, C, H, W), transformation schedule[t-1] added at step t."""
+        ...
+
+
 def red_digits(grey: UInt8[Tensor, "images h w"]) -> UInt8[Tensor, "images 3 h w"]:
     """Grey levels in the red channel, nothing in the others, as in the paper's MNIST."""
     images = torch.zeros(len(grey), 3, *grey.shape[1:], dtype=torch.uint8)
@@ -224,6 +233,14 @@ class Held:
     ) -> Float[Tensor, "batch frames c h w"]:
         """As the source's, with rows counted within this part."""
         return self.source.frames(self.rows[rows], k, steps)
+
+    def composed(
+        self, rows: Int64[Tensor, " batch"], schedule: Sequence[int]
+    ) -> Float[Tensor, "batch frames c h w"]:
+        """As the source's. TypeError if its transformations do not follow one another."""
+        if not isinstance(self.source, ComposableSource):
+            raise TypeError(f"{type(self.source).__name__} has no composed sequences")
+        return self.source.composed(self.rows[rows], schedule)
 
 
 def split(source: SequenceSource, held_out: float, seed: int) -> tuple[Held, Held]:

@@ -1,10 +1,11 @@
 """What is inferred: z_0 from the first frame, and the flow from the whole sequence."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 
@@ -109,3 +110,30 @@ class FlowClassifier(nn.Module):
                 f"frames must be (batch, {self.frames}, ...), got {tuple(frames.shape)}"
             )
         return self.head(self.body(frames.flatten(1, 2)))
+
+
+@torch.no_grad()
+def match_flows(
+    logits: Float[Tensor, "rows flows"], k: Int64[Tensor, " rows"]
+) -> tuple[tuple[int, ...], float]:
+    """Which flow stands for each transformation, and how often it is the one inferred.
+
+    Flows found without labels come in any order; the permutation with the most hits is taken,
+    among all K! of them.
+
+    Args:
+        logits: Of q(k|x); the largest is inferred.
+        k: The true transformations.
+
+    Returns `flow_of`, flow_of[j] being the flow of transformation j, and the share of rows.
+    """
+    flows = logits.shape[-1]
+    counts = torch.zeros(flows, flows, dtype=torch.int64)
+    counts.index_put_((k.cpu(), logits.argmax(-1).cpu()), torch.ones(len(k)).long(), True)
+    table = counts.tolist()
+
+    def hits(order: tuple[int, ...]) -> int:
+        return sum(table[j][flow] for j, flow in enumerate(order))
+
+    best = max(itertools.permutations(range(flows)), key=hits)
+    return best, hits(best) / len(k)

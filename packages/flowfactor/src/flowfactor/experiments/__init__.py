@@ -1,0 +1,1 @@
+"""Experiments of flowfactor for the `eigenworks` command (extra `experiments`)."""
