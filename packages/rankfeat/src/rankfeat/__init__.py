@@ -3,7 +3,9 @@
 from rankfeat.adapters import from_openood, from_pytorch_ood, to_openood, to_pytorch_ood
 from rankfeat.baselines import ASH, KNN, LogitDetector, ReAct, ViM
 from rankfeat.detector import Detector, Scored
-from rankfeat.metrics import aupr, auroc, fpr95
+from rankfeat.drift import Drift, check_drift
+from rankfeat.evaluate import Evaluation, evaluate, shard
+from rankfeat.metrics import OPENOOD, PAPER, Convention, aupr, auroc, fpr95
 from rankfeat.rank_feat import RankFeat
 from rankfeat.rank_weight import RankWeight
 from rankfeat.removal import (
@@ -13,6 +15,7 @@ from rankfeat.removal import (
     standardize,
 )
 from rankfeat.scores import MSP, Energy, MaxLogit
+from rankfeat.streaming import ScoreCounter
 
 __all__ = [
     # on a model, layers by name
@@ -25,5 +28,7 @@ __all__ = [
     # scores of logits, larger = more in-distribution
     "Energy", "MSP", "MaxLogit",
     # metrics of two samples of scores
-    "auroc", "fpr95", "aupr",
+    "auroc", "fpr95", "aupr", "Convention", "PAPER", "OPENOOD", "ScoreCounter",
+    # on data
+    "evaluate", "Evaluation", "shard", "check_drift", "Drift",
 ]  # fmt: skip
