@@ -76,21 +76,36 @@ def register_householder(
     return isometry
 
 
+def _chains(module: nn.Module) -> nn.ModuleDict:
+    held = module.parametrizations
+    assert isinstance(held, nn.ModuleDict)
+    return held
+
+
 def isometry_of(module: nn.Module) -> WeightIsometry | None:
     """The projector that a layer's weight is, None if it is none."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    first = module.parametrizations.weight[0]
-    return first if isinstance(first, WeightIsometry) else None
+    chain = _chains(module)["weight"]
+    assert isinstance(chain, parametrize.ParametrizationList)
+    return chain[0] if isinstance(chain[0], WeightIsometry) else None
+
+
+def originals_of(module: nn.Module) -> list[Tensor]:
+    """U, V and, if it is learned, log σ of a layer made by `register_householder`."""
+    isometry = isometry_of(module)
+    if isometry is None:
+        raise ValueError(f"weight of {type(module).__name__} must be a Householder projector")
+    chain = _chains(module)["weight"]
+    count = 3 if isometry.sigma_kind == "learned" else 2
+    return [getattr(chain, f"original{i}") for i in range(count)]
 
 
 def factors_of(module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """U_r (c, r), g σ (r,) and V_r (d, r) of a layer made by `register_householder`."""
+    originals = originals_of(module)
     isometry = isometry_of(module)
-    if isometry is None:
-        raise ValueError(f"weight of {type(module).__name__} must be a Householder projector")
-    held = module.parametrizations.weight
-    originals = [getattr(held, f"original{i}") for i in range(held.ntensors)]
+    assert isometry is not None
     return isometry.factors(*originals)
 
 
@@ -231,10 +246,10 @@ def householderize(
 def _restore(module: nn.Module) -> None:
     # torch's remove_parametrizations deletes the property from the class, which a deep copy
     # shares with its original: the copy gets its plain class back instead.
-    if len(module.parametrizations) > 1:
+    if len(_chains(module)) > 1:
         raise ValueError(
             f"{type(module).__name__} must have no parametrised tensor but its weight, got "
-            f"{sorted(module.parametrizations)}"
+            f"{sorted(_chains(module))}"
         )
     weight = module.weight
     assert isinstance(weight, Tensor)

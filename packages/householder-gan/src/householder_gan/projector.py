@@ -129,6 +129,13 @@ class PartialIsometry(nn.Module):
             )
         left, S, right = nearest_factors(A, self.rank)
         top = S[..., : self.rank]
+        if self.sigma_kind == "learned" and self.rank:
+            floor = max(self.rows, self.columns) * torch.finfo(A.dtype).eps * S[..., 0]
+            if bool((top[..., -1] <= floor).any()):
+                raise LinAlgError(
+                    f"A must have rank {self.rank} or more for a learned sigma, which is "
+                    f"positive, got {top[..., -1].tolist()} for the singular value {self.rank}"
+                )
         with torch.no_grad():
             if self.mean_gain and self.rank:
                 self.gain.copy_(top.mean(-1))
@@ -142,12 +149,6 @@ class PartialIsometry(nn.Module):
                 self.sigma.copy_(top)
         if self.sigma_kind != "learned":
             return tuple(packed)
-        floor = max(self.rows, self.columns) * torch.finfo(A.dtype).eps * S[..., :1]
-        if self.rank and bool((top <= floor).any()):
-            raise LinAlgError(
-                f"A must have rank {self.rank} or more for a learned sigma, which is positive, "
-                f"got singular values {top.flatten(0, -2)[:, -1].tolist()} at place {self.rank}"
-            )
         return (*packed, top.log().to(A.dtype))
 
 

@@ -28,9 +28,9 @@ class DCGAN(nn.Module):
         layers: list[nn.Module] = []
         before = z_dim
         for depth, width in enumerate(channels):
-            step = {"stride": 2, "padding": 1} if depth else {"stride": 1, "padding": 0}
+            stride, padding = (2, 1) if depth else (1, 0)
             layers += [
-                nn.ConvTranspose2d(before, width, 4, bias=False, **step),
+                nn.ConvTranspose2d(before, width, 4, stride, padding, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
             ]

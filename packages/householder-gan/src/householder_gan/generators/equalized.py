@@ -60,6 +60,4 @@ class EqualConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch k i j"]:
         """(batch, inputs, h, w) -> (batch, outputs, i, j)."""
-        return functional.conv2d(
-            x, self.weight * self.scale, self.bias, self.stride, self.padding
-        )
+        return functional.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)

@@ -1,4 +1,4 @@
-"""What directions, traversals and metrics ask of a generator, and adapters for modules of others."""
+"""What directions, traversals and metrics ask of a generator; adapters for others' modules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,37 +17,36 @@ class Generator(Protocol):
     `synthesis` must be deterministic in evaluation mode.
     """
 
-    z_dim: int
-    w_dim: int
-    slots: int
-    space: str
+    @property
+    def z_dim(self) -> int: ...
+    @property
+    def w_dim(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def space(self) -> str: ...
+    @property
+    def mapping(self) -> Callable[[Tensor], Tensor]: ...
+    @property
+    def synthesis(self) -> Callable[[Tensor], Tensor]: ...
 
-    def mapping(self, z: Tensor, /) -> Tensor: ...
 
-    def synthesis(self, ws: Tensor, /) -> Tensor: ...
-
-
-@dataclass
+@dataclass(frozen=True)
 class Adapter:
     """A `Generator` made of two functions, for modules of other projects."""
 
-    map: Callable[[Tensor], Tensor]
-    render: Callable[[Tensor], Tensor]
+    mapping: Callable[[Tensor], Tensor]
+    synthesis: Callable[[Tensor], Tensor]
     z_dim: int
     w_dim: int
     slots: int
     space: str = "w"
 
-    def mapping(self, z: Tensor) -> Tensor:
-        return self.map(z)
-
-    def synthesis(self, ws: Tensor) -> Tensor:
-        return self.render(ws)
-
 
 def adapt_rosinality(generator: nn.Module) -> Adapter:
     """A StyleGAN2 `Generator` of rosinality's stylegan2-pytorch, with its stored noise."""
-    style, dim, slots = (getattr(generator, name) for name in ("style", "style_dim", "n_latent"))
+    style = generator.get_submodule("style")
+    dim, slots = (getattr(generator, name) for name in ("style_dim", "n_latent"))
 
     def render(ws: Tensor) -> Tensor:
         return generator([ws], input_is_latent=True, randomize_noise=False)[0]
@@ -57,21 +56,19 @@ def adapt_rosinality(generator: nn.Module) -> Adapter:
 
 def adapt_nvlabs(generator: nn.Module) -> Adapter:
     """An unconditional `Generator` of NVlabs' stylegan2-ada-pytorch or stylegan3."""
-    mapping, synthesis = generator.mapping, generator.synthesis
+    mapping, synthesis = (generator.get_submodule(name) for name in ("mapping", "synthesis"))
     z_dim, w_dim, slots = (getattr(generator, name) for name in ("z_dim", "w_dim", "num_ws"))
 
-    def map(z: Tensor) -> Tensor:
+    def code(z: Tensor) -> Tensor:
         return mapping(z, None)[:, 0]
 
     def render(ws: Tensor) -> Tensor:
         return synthesis(ws, noise_mode="const")
 
-    return Adapter(map, render, z_dim, w_dim, slots)
+    return Adapter(code, render, z_dim, w_dim, slots)
 
 
-def codes(
-    generator: Generator, z: Float[Tensor, "batch z"]
-) -> Float[Tensor, "batch slots w"]:
+def codes(generator: Generator, z: Float[Tensor, "batch z"]) -> Float[Tensor, "batch slots w"]:
     """w+ of z: its w in every slot."""
     return generator.mapping(z)[:, None].expand(-1, generator.slots, -1)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -210,7 +211,7 @@ class StyleGAN2(nn.Module):
         self.to_rgb1 = ToRGB(widths[4], style_dim, image_channels, upsample=False)
         self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
         self.noises.register_buffer("noise_0", torch.randn(1, 1, 4, 4))
-        for k, (before, now) in enumerate(zip(resolutions, resolutions[1:], strict=False)):
+        for k, (before, now) in enumerate(pairwise(resolutions)):
             self.convs.append(StyledConv(widths[before], widths[now], style_dim, upsample=True))
             self.convs.append(StyledConv(widths[now], widths[now], style_dim))
             self.to_rgbs.append(ToRGB(widths[now], style_dim, image_channels))
@@ -241,7 +242,9 @@ class StyleGAN2(nn.Module):
     def synthesis(self, ws: Float[Tensor, "batch slots d"]) -> Float[Tensor, "batch c h w"]:
         """Images of codes (batch, slots, style_dim). Raises ValueError for another shape."""
         if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.slots, self.w_dim):
-            raise ValueError(f"ws must be (batch, {self.slots}, {self.w_dim}), got {tuple(ws.shape)}")
+            raise ValueError(
+                f"ws must be (batch, {self.slots}, {self.w_dim}), got {tuple(ws.shape)}"
+            )
         batch = len(ws)
         x = self.conv1(self.input(batch), ws[:, 0], self._noise(0, batch))
         image = self.to_rgb1(x, ws[:, 1])
