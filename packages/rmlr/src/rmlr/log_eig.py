@@ -49,7 +49,14 @@ class LogEigMLR(nn.Module):
             made.linear.bias.copy_(mlr(identity))
         return made
 
+    def features(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch m"]:
+        """vech(log S), of which logits are linear functions."""
+        return vech(logm(S, nonpos="raise", name="S"), weighted=True, check=False)
+
+    def logits(self, F: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch c"]:
+        """Logits of samples with the features F."""
+        return self.linear(F)
+
     def forward(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
         """Logits. Raises LinAlgError naming the element that is not positive definite."""
-        logs = logm(S, nonpos="raise", name="S")
-        return self.linear(vech(logs, weighted=True, check=False))
+        return self.logits(self.features(S))

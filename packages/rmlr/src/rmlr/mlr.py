@@ -223,21 +223,28 @@ class RiemannianMLR(nn.Module):
             else:
                 raise AttributeError("bias='scalar' has no points P; set bias")
 
-    def forward(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
-        """Logits. Raises ValueError or LinAlgError naming the element that is no point."""
+    def features(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+        """What logits need of samples: no parameters but θ enter, so it may be kept."""
         _samples(S, self.n)
         errors.require_same_kind(S, self.normal, ("S", "the parameters"))
-        form = self.form
-        F = _flattened(form.features(S))
-        parameters = self._parameters
+        return self.form.features(S)
+
+    def logits(self, F: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
+        """Logits of samples with the features F."""
+        form, parameters = self.form, self._parameters
+        flattened = _flattened(F)
         if "bias" in parameters:
             assert isinstance(form, Flat)
-            logits = form.scores_with_bias(F, self.normal, self.bias)
+            logits = form.scores_with_bias(flattened, self.normal, self.bias)
         else:
             points = "location" in parameters
             X = form.place_of(self.location) if points else form.place(self.P)
-            logits = form.scores(F, X, self.normal, self.memory)
-        return logits.view(*S.shape[:-2], self.classes)
+            logits = form.scores(flattened, X, self.normal, self.memory)
+        return logits.view(*F.shape[:-2], self.classes)
+
+    def forward(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
+        """Logits. Raises ValueError or LinAlgError naming the element that is no point."""
+        return self.logits(self.features(S))
 
     def extra_repr(self) -> str:
         """Sizes and the metric."""

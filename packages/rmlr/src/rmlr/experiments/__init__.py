@@ -1,0 +1,1 @@
+"""Experiments of rmlr, for `eigenworks run rmlr`."""
