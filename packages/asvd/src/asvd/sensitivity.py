@@ -1,0 +1,116 @@
+"""How much the model suffers from each layer alone, for the rank search."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asvd.blocks import Batch
+from asvd.decompose import Fuse, Spectrum, factors, pays, rank_for_ratio
+from asvd.distributed import processes, sum_scalars
+from asvd.layers import factor, matrix, replace
+from asvd.perplexity import perplexity
+from asvd.search import Sensitivity
+
+
+def perplexity_sensitivity(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    shapes: Mapping[str, tuple[int, int]],
+    spectrum_of: Callable[[str], Spectrum],
+    ratios: Sequence[float],
+    *,
+    align: int = 1,
+    fuse: Fuse = "balanced",
+    log: Path | None = None,
+    progress: Callable[[float, str], None] = lambda _fraction, _what: None,
+) -> Sensitivity:
+    """Calibration perplexity with one layer at a time at each candidate ratio (paper §3.4).
+
+    One decomposition of a layer serves all its ratios. Every probe is a line of JSON in `log`,
+    and those that are there already are not measured again.
+    """
+    known = _read(log)
+    probes = len(shapes) * len(ratios)
+    base = None
+    found: dict[str, dict[float, float]] = {}
+    for layer, (m, n) in shapes.items():
+        found[layer] = {}
+        missing = [ratio for ratio in ratios if (layer, ratio) not in known]
+        spectrum = spectrum_of(layer) if missing else None
+        for ratio in ratios:
+            if (layer, ratio) not in known:
+                assert spectrum is not None
+                rank = rank_for_ratio(m, n, ratio, align)
+                if pays(m, n, rank):
+                    value = _probe(model, batches, layer, spectrum, rank, fuse)
+                else:
+                    if base is None:
+                        base = mean_perplexity(model, batches)
+                    value = base
+                known[layer, ratio] = value
+                _append(log, layer, ratio, value)
+            found[layer][ratio] = known[layer, ratio]
+            done = sum(len(values) for values in found.values())
+            progress(done / probes, f"probe {done} of {probes}")
+    return found
+
+
+def stable_rank_sensitivity(
+    model: nn.Module, layers: Sequence[str], ratios: Sequence[float]
+) -> Sensitivity:
+    """-√(‖W‖_F² / ‖W‖₂²) · ratio^0.1: no forward pass; flat spectra suffer most."""
+    found: dict[str, dict[float, float]] = {}
+    for layer in layers:
+        W = matrix(model.get_submodule(layer)).float()
+        stable = float(W.norm() / torch.linalg.matrix_norm(W, 2))
+        found[layer] = {ratio: -stable * ratio**0.1 for ratio in ratios}
+    return found
+
+
+def _probe(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    layer: str,
+    spectrum: Spectrum,
+    rank: int,
+    fuse: Fuse,
+) -> float:
+    dense = model.get_submodule(layer)
+    factor(model, layer, *factors(matrix(dense), spectrum, rank, fuse))
+    try:
+        return mean_perplexity(model, batches)
+    finally:
+        replace(model, layer, dense)
+
+
+def mean_perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Over all processes: the geometric mean of their perplexities by number of batches."""
+    value = torch.tensor(perplexity(model, batches)).log().item()
+    total, count = sum_scalars(value * len(batches), float(len(batches)))
+    return torch.tensor(total / count).exp().item()
+
+
+def _read(log: Path | None) -> dict[tuple[str, float], float]:
+    """The probes of the log; a last line that was cut short is not one."""
+    if log is None or not log.is_file():
+        return {}
+    known = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            known[entry["layer"], entry["ratio"]] = float(entry["perplexity"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return known
+
+
+def _append(log: Path | None, layer: str, ratio: float, value: float) -> None:
+    if log is None or processes()[0] != 0:
+        return
+    # A leading newline ends a line that an interruption cut short.
+    lead = "\n" if log.is_file() and not log.read_bytes().endswith(b"\n") else ""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(lead + json.dumps({"layer": layer, "ratio": ratio, "perplexity": value}) + "\n")
