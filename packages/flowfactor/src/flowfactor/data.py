@@ -137,7 +137,7 @@ class FactorImages:
 
     Args:
         images: (rows, H, W, C) uint8, anything that gives rows by number (NumPy, h5py), in
-            the order of `sizes` with the last factor fastest.
+            the order of `sizes` with the last factor fastest; or with `render(rows)`.
         sizes: Number of values of each factor.
         names: Of the factors.
         moving: Which factors are transformations; each needs more than `steps` values.
@@ -183,16 +183,22 @@ class FactorImages:
     ) -> Float[Tensor, "batch frames c h w"]:
         """x_0 … x_T in [0, 1] with factor k of each row at 0 … T."""
         T = self.steps if steps is None else steps
-        found = torch.empty(len(rows), T + 1, *self.shape)
-        for i, (row, j) in enumerate(zip(rows.tolist(), k.tolist(), strict=True)):
-            stride, size = self._place[j]
-            if size <= T:
-                raise ValueError(f"{self.names[j]} has {size} values, too few for {T} steps")
-            base = row - row // stride % size * stride
-            for t in range(T + 1):
-                image = torch.as_tensor(self.images[base + t * stride])
-                found[i, t] = image.permute(2, 0, 1).float() / 255
-        return found
+        place = torch.tensor(self._place)[k]
+        stride, size = place[:, 0], place[:, 1]
+        if bool((size <= T).any()):
+            j = int(k[size <= T][0])
+            raise ValueError(
+                f"steps must be below the {self._place[j][1]} values of {self.names[j]}, got {T}"
+            )
+        first = rows - rows // stride % size * stride
+        wanted = (first[:, None] + torch.arange(T + 1) * stride[:, None]).flatten()
+        if hasattr(self.images, "render"):
+            found = self.images.render(wanted)
+        else:
+            # One by one: HDF5 takes lists of rows only in rising order.
+            found = torch.stack([torch.as_tensor(self.images[row]) for row in wanted.tolist()])
+        found = found.permute(0, 3, 1, 2).float() / 255
+        return found.reshape(len(rows), T + 1, *self.shape)
 
 
 SHAPES3D_SIZES = (10, 10, 10, 8, 4, 15)

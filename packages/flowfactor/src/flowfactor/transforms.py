@@ -70,12 +70,16 @@ def turn_hue(images: Images, degrees: Amount) -> Images:
     if images.shape[1] != 3:
         raise ValueError(f"images must have 3 channels for a hue, got {images.shape[1]}")
     hue, chroma, value = _hue_chroma_value(images)
-    sixths = (hue + degrees[:, None, None] / 60)[:, None]
+    full = hue_to_rgb(hue + degrees[:, None, None] / 60)
+    return value[:, None] - chroma[:, None] * (1 - full)
+
+
+def hue_to_rgb(sixths: Float[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 h w"]:
+    """The full colour of a hue given in sixths of a turn, 0 being red."""
     # Red, green and blue are full within 60° of their own hue and gone beyond 120°.
-    offset = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]
-    place = (sixths + offset).remainder(6)
-    falls = torch.minimum(place, 4 - place).clamp(0, 1)
-    return value[:, None] - chroma[:, None] * falls
+    offset = sixths.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+    place = (sixths[:, None] + offset).remainder(6)
+    return 1 - torch.minimum(place, 4 - place).clamp(0, 1)
 
 
 def _hue_chroma_value(images: Images) -> tuple[Tensor, Tensor, Tensor]:

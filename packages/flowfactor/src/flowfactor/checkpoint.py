@@ -1,0 +1,62 @@
+"""Models as safetensors with what they are built from, and the state of a training run."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .model import Config, FlowFactorVAE
+from .train import Trainer
+
+FORMAT = "flowfactor 1"
+
+
+def save_model(path: Path, model: FlowFactorVAE, config: Config, about: dict[str, Any]) -> None:
+    """Weights, and `config` and `about` (plain values) as JSON in the file's header."""
+    header = {
+        "format": FORMAT,
+        "config": json.dumps(dataclasses.asdict(config)),
+        "about": json.dumps(about),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    part = path.with_name(path.name + ".part")
+    save_file(weights, part, header)
+    part.replace(path)
+
+
+def load_model(path: Path) -> tuple[FlowFactorVAE, Config, dict[str, Any]]:
+    """The model, what it was built from, and `about`. ValueError for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a model of {FORMAT!r}, got {header.get('format')!r}")
+    fields = json.loads(header["config"])
+    for name in ("shape", "hidden"):
+        fields[name] = tuple(fields[name])
+    config = Config(**fields)
+    model = config.build()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: weights do not fit its config: {error}") from error
+    return model.eval(), config, json.loads(header["about"])
+
+
+def save_run(path: Path, trainer: Trainer) -> None:
+    """All that the rest of a run depends on; replaces the file in one step."""
+    part = path.with_name(path.name + ".part")
+    torch.save(trainer.state_dict(), part)
+    part.replace(path)
+
+
+def load_run(path: Path, trainer: Trainer) -> None:
+    """Goes on from `save_run`, bit for bit; runs no code from the file."""
+    trainer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
