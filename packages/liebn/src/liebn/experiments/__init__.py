@@ -1,0 +1,1 @@
+"""Experiments on real data (extra `experiments`); nothing else in the package imports them."""
