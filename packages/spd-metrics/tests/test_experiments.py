@@ -12,7 +12,7 @@ def _seed():
 
 
 def test_stability_table():
-    parameters = {"draws": 2000, "sizes": (3,)}
+    parameters = {"draws": (2000,), "sizes": (3,)}
     rows = {row.label: row for row in stability.run(Trial(0, parameters))}
     for figure in stability.experiment.figures:
         if "n=3" in figure.label and figure.label in rows:

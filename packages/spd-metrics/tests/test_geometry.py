@@ -351,3 +351,13 @@ def test_matrices_are_checked():
             metric.dist(P, bad)
     with pytest.raises(ValueError, match=r"batch shapes must broadcast, got P \(2,\), Q \(3,\)"):
         LogEuclidean().dist(P, Q[:1].repeat(3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "metric", [AffineInvariant(), BuresWasserstein(), BuresWasserstein(4e-3)], ids=repr
+)
+def test_a_looser_tolerance_of_an_iterated_mean(metric):
+    X, _ = draw(count=12)
+    exact, loose = metric.mean(X), metric.mean(X, tol=1e-3)
+    error = torch.linalg.matrix_norm(loose - exact) / torch.linalg.matrix_norm(exact)
+    assert 1e-13 < float(error) < 1e-2

@@ -97,8 +97,10 @@ class AffineInvariantGeometry(Geometry):
         # The eigenvalues at X = Y are 1 up to rounding, and so is the direction of a gradient.
         return torch.where((X == Y).all(-1).all(-1), 0, value)
 
-    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
-        return karcher_mean(X, weights, check=False)
+    def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:
+        # The log-Euclidean mean is closer than the arithmetic one, for less than a step's work.
+        start = (weights[..., None, None] * logm(X.detach(), check=False)).sum(-3)
+        return karcher_mean(X, weights, init=expm(start, check=False), tol=tol, check=False)
 
     def identity(self, X: Tensor) -> Tensor:
         return torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
@@ -209,7 +211,7 @@ class SmallPowerGeometry(Geometry):
         logs = self._logs(self._factor(X), X, Y)
         return trace_inner(logs, logs, self.alpha, self.beta)
 
-    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+    def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:
         def step(B: Tensor) -> tuple[Tensor, Tensor]:
             L = self._factor(B)
             logs = self._logs(L[..., None, :, :], B[..., None, :, :], X)
@@ -217,7 +219,7 @@ class SmallPowerGeometry(Geometry):
             moved = _symmetric(L @ _apply(_Expm1(self.theta), J) @ L.mT)
             return B + moved, torch.linalg.matrix_norm(moved)
 
-        return iterate(step, (weights[..., None, None] * X).sum(-3), "AffineInvariant.mean")
+        return iterate(step, (weights[..., None, None] * X).sum(-3), "AffineInvariant.mean", tol)
 
     def identity(self, X: Tensor) -> Tensor:
         return torch.zeros(X.shape[-2:], dtype=X.dtype, device=X.device)

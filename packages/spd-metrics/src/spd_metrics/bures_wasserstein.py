@@ -94,16 +94,16 @@ class BuresWassersteinGeometry(Geometry):
         w = eigvalsh(self.slope * self._lyapunov(X, V), check=False)
         return time_to_zero(w.amin(-1))
 
-    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+    def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:
         if self.offset == 0:
-            return wasserstein_mean(X, weights, check=False)
+            return wasserstein_mean(X, weights, tol=tol, check=False)
 
         def step(C: Tensor) -> tuple[Tensor, Tensor]:
             L, F = self._lift(C[..., None, :, :], X)
             move = (weights[..., None, None] * F).sum(-3)
             return self._square(L[..., 0, :, :], C, move), torch.linalg.matrix_norm(move)
 
-        return iterate(step, (weights[..., None, None] * X).sum(-3), "BuresWasserstein.mean")
+        return iterate(step, (weights[..., None, None] * X).sum(-3), "BuresWasserstein.mean", tol)
 
     def identity(self, X: Tensor) -> Tensor:
         one = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)

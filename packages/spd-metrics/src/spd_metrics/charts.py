@@ -84,9 +84,11 @@ class Function:
 
 def _frechet(A: Tensor, E: Tensor, f: Function, w: Tensor, V: Tensor) -> Tensor:
     """Df(A)[E] from A = V diag(w) V^T; batch shapes broadcast."""
-    shape = torch.broadcast_shapes(A.shape, E.shape)
-    w = w.expand(shape[:-1])
-    A, E, V = A.expand(shape), E.expand(shape), V.expand(shape)
+    shape = E.shape
+    if A.shape != shape:
+        shape = torch.broadcast_shapes(A.shape, shape)
+        w = w.expand(shape[:-1])
+        A, E, V = A.expand(shape), E.expand(shape), V.expand(shape)
     return daleckii_krein.frechet(A, E, f.p(shape[:-2], w), w, V, f.of)
 
 
@@ -123,7 +125,7 @@ class Spectral:
         inputs.point(P, name)
         p = self.f.p(P.shape[:-2], P)
         X, w, V = daleckii_krein.spectral(P, p, self.f.of, positive=True, name=name)
-        return _SpectralLocal(self, (P + P.mT) / 2, X, w, V)
+        return _SpectralLocal(self, P, X, w, V)
 
     def inverse(self, X: Tensor) -> Tensor:
         p = self.g.p(X.shape[:-2], X)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spd_metrics import inputs
-from spd_metrics.charts import CholeskyFactor, Identity
+from spd_metrics import cholesky_distance, inputs
+from spd_metrics.charts import Chart, CholeskyFactor, Composed, Identity
 from spd_metrics.geometry import Geometry, time_to_zero
 from spd_metrics.metric import Pullback
 
@@ -37,18 +37,21 @@ class DiagonalPowerGeometry(Geometry):
     a: float = 0.0
     weight: tuple[float, ...] = ()
 
-    def _weights(self, L: Tensor) -> Tensor | float:
+    def weights(self, L: Tensor) -> Tensor | float:
+        """One number for each row, or one for all."""
         n = L.shape[-1]
+        if len(self.weight) == 1:
+            return self.weight[0]
         if not self.weight:
             return 1.0
-        if len(self.weight) not in (1, n):
+        if len(self.weight) != n:
             raise ValueError(f"weight must have 1 or n={n} numbers, got {len(self.weight)}")
         return torch.tensor(self.weight, dtype=L.dtype, device=L.device)
 
     def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
         slope = torch.exp((self.a - 1) * torch.log(_diagonal(X)))
         v, w = slope * _diagonal(V), slope * _diagonal(W)
-        diagonal = (self._weights(X) * v * w).sum(-1)
+        diagonal = (self.weights(X) * v * w).sum(-1)
         return (V.tril(-1) * W.tril(-1)).sum((-2, -1)) + diagonal
 
     def exp(self, X: Tensor, V: Tensor) -> Tensor:
@@ -72,17 +75,19 @@ class DiagonalPowerGeometry(Geometry):
 
     def sharp(self, X: Tensor, W: Tensor) -> Tensor:
         slope = torch.exp((1 - self.a) * torch.log(_diagonal(X)))
-        return _assemble(W, slope * slope * _diagonal(W) / self._weights(X))
+        return _assemble(W, slope * slope * _diagonal(W) / self.weights(X))
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
-        log_l, log_k = torch.log(_diagonal(X)), torch.log(_diagonal(Y))
-        step = log_k - log_l
-        if self.a != 0:
-            step = torch.exp(self.a * log_l) * (torch.expm1(self.a * step) / self.a)
-        lower = (Y - X).tril(-1)
-        return (lower * lower).sum((-2, -1)) + (self._weights(X) * step * step).sum(-1)
+        return cholesky_distance.squared(X, Y, self.a, self.weights(X))
 
-    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+    def dist_seen_through(self, chart: Chart, P: Tensor, Q: Tensor) -> Tensor:
+        if isinstance(chart, Composed) and isinstance(chart.outer, CholeskyFactor):
+            return self.dist_seen_through(chart.outer, chart.inner(P, "P"), chart.inner(Q, "Q"))
+        if isinstance(chart, CholeskyFactor):
+            return cholesky_distance.distance(P, Q, self.a, self.weights(P))
+        return super().dist_seen_through(chart, P, Q)
+
+    def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:  # noqa: ARG002
         """Σ w ⌊L⌋ beside exp(Σ w log l), or (Σ w l^a)^(1/a)."""
         log_l = torch.log(_diagonal(X))
         if self.a == 0:

@@ -77,7 +77,7 @@ class Euclidean(Geometry):
         difference = Y - X
         return trace_inner(difference, difference, self.alpha, self.beta)
 
-    def mean(self, X: Tensor, weights: Tensor) -> Tensor:
+    def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:  # noqa: ARG002
         return (weights[..., None, None] * X).sum(-3)
 
     def identity(self, X: Tensor) -> Tensor:

@@ -14,10 +14,16 @@ _LIMIT = 60
 _BLIND = 12
 
 
-def iterate(step: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, name: str) -> Tensor:
+def iterate(
+    step: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    name: str,
+    tol: float | None = None,
+) -> Tensor:
     """x <- step(x) until the size that step returns beside it stops falling.
 
-    Steps must contract. Warns (ConvergenceWarning) if that takes too long.
+    Or until it is at most `tol` of the norm of x. Steps must contract. Warns
+    (ConvergenceWarning) if that takes too long.
     """
     x, best = start, math.inf
     tiny = 1e3 * torch.finfo(start.dtype).eps
@@ -30,7 +36,9 @@ def iterate(step: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, name
             continue
         reached = read(torch.linalg.matrix_norm(x.detach()).amax()) or 0.0
         # Below rounding a step no longer shrinks; before it, one that grows is not one.
-        if (moved <= tiny * reached and moved >= 0.5 * best) or moved == 0 or math.isnan(moved):
+        close = tol is not None and moved <= tol * reached
+        still = moved <= tiny * reached and moved >= 0.5 * best
+        if close or still or moved == 0 or math.isnan(moved):
             return x
         best = min(best, moved)
     warnings.warn(f"{name} stopped after {_LIMIT} steps", ConvergenceWarning, stacklevel=4)

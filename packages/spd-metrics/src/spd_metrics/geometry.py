@@ -4,9 +4,14 @@ A geometry knows points X and tangent vectors V in its own coordinates. Metrics 
 Cholesky matrices are pull-backs of a few geometries (see `metric.Pullback`).
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from spd_metrics.charts import Chart
 
 # Entries that a table of pairwise differences holds at once.
 _TILE = 1 << 24
@@ -57,8 +62,17 @@ class Geometry:
         """Squared distance, with derivative 0 at X = Y."""
         raise NotImplementedError
 
-    def mean(self, X: Float[Tensor, "*batch b n n"], weights: Float[Tensor, "*batch b"]) -> Tensor:
-        """Fréchet mean over dimension -3; `weights` sum to one."""
+    def dist_seen_through(self, chart: "Chart", P: Tensor, Q: Tensor) -> Tensor:
+        """d(φP, φQ), with derivative 0 at P = Q; a geometry may know a shorter way for a chart."""
+        return safe_sqrt(self.dist2(chart(P, "P"), chart(Q, "Q")))
+
+    def mean(
+        self,
+        X: Float[Tensor, "*batch b n n"],
+        weights: Float[Tensor, "*batch b"],
+        tol: float | None = None,
+    ) -> Tensor:
+        """Fréchet mean over dimension -3; `weights` sum to one. `tol` is for iterations."""
         raise NotImplementedError
 
     def identity(self, X: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ def points(P: Tensor, Q: Tensor, names: tuple[str, str] = ("P", "Q")) -> None:
     errors.require_float(Q, names[1])
     errors.require_square(Q, names[1], P.shape[-1])
     errors.require_same_kind(P, Q, names)
-    errors.broadcast_batch({names[0]: (P, 2), names[1]: (Q, 2)})
+    if P.shape != Q.shape and P.ndim > 2 and Q.ndim > 2:
+        errors.broadcast_batch({names[0]: (P, 2), names[1]: (Q, 2)})
 
 
 def tangent(
@@ -47,8 +48,22 @@ def tangent(
     points(P, V, ("P", name))
     if kind == "lower":
         return inspect(V, lambda T: _check_lower(T, name)).tril()
+    if _plainly_symmetric(V):
+        return V
     V = inspect(V, lambda T: errors.check_matrices(T, name))
     return (V + V.mT) / 2
+
+
+def _plainly_symmetric(V: Tensor) -> bool:
+    """Whether V is its own symmetric part, in values and as what autograd differentiates."""
+    if torch.is_grad_enabled() and V.requires_grad:
+        return False
+    if not errors.can_read(V) or torch._C._are_functorch_transforms_active():
+        return False
+    if torch.autograd.forward_ad._current_level >= 0:
+        return False
+    # A sum is finite unless an entry is not; if it overflows, the general way decides.
+    return torch.equal(V, V.mT) and bool(V.sum().isfinite())
 
 
 def _check_lower(V: Tensor, name: str) -> None:

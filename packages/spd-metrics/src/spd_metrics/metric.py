@@ -175,8 +175,8 @@ class Pullback:
     ) -> Float[Tensor, "*batch"]:
         """√c d(φP, φQ); exactly 0, with derivative 0, where P = Q."""
         inputs.points(P, Q)
-        squared = self.geometry.dist2(self.chart(P, "P"), self.chart(Q, "Q"))
-        return self._scaled(safe_sqrt(squared), math.sqrt(self.scale))
+        d = self.geometry.dist_seen_through(self.chart, P, Q)
+        return self._scaled(d, math.sqrt(self.scale))
 
     def pairwise_dist(
         self, P: Float[Tensor, "*#batch p n n"], Q: Float[Tensor, "*#batch q n n"]
@@ -243,12 +243,18 @@ class Pullback:
         return at.pull(self.geometry.sharp(at.X, covector)) / self.scale
 
     def mean(
-        self, X: Float[Tensor, "*batch b n n"], weights: Float[Tensor, "*#batch b"] | None = None
+        self,
+        X: Float[Tensor, "*batch b n n"],
+        weights: Float[Tensor, "*#batch b"] | None = None,
+        *,
+        tol: float | None = None,
     ) -> Float[Tensor, "*batch n n"]:
         """φ^-1 of the mean of the φ(X_i) over dimension -3.
 
         `weights` are nonnegative and normalised here; None means equal. Means without a closed
-        form are iterated; `linalg_kernels.ConvergenceWarning` says when that did not suffice.
+        form (affine-invariant, Bures-Wasserstein) are iterated to a relative `tol`, by default
+        1e-10 (1e-5 in single precision); `linalg_kernels.ConvergenceWarning` says when that did
+        not suffice.
         """
         inputs.point(X, "X")
         if self.chart.kind == "symmetric":
@@ -256,7 +262,7 @@ class Pullback:
         else:
             # read_set would symmetrise the triangular factors; only its weights are wanted.
             weights = read_set(X.detach(), weights, False)[1]
-        return self.chart.inverse(self.geometry.mean(self.chart(X, "X"), weights))
+        return self.chart.inverse(self.geometry.mean(self.chart(X, "X"), weights, tol))
 
     def exp_domain(
         self, P: Float[Tensor, "*#batch n n"], V: Float[Tensor, "*#batch n n"]

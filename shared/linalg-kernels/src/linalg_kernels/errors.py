@@ -133,7 +133,10 @@ _SHRINK = "add shrinkage, as shrink_covariance does"
 
 def check_positive(w: Tensor, name: str, what: str, remedy: str = _SHRINK) -> None:
     """LinAlgError naming the first matrix whose eigenvalues `w` are not all positive."""
-    bad = ~(w > 0).all(-1)
+    positive = w > 0
+    if bool(positive.all()):
+        return
+    bad = ~positive.all(-1)
     if bool(bad.any()):
         smallest = w[bad][0].min().item()
         raise LinAlgError(

@@ -20,16 +20,19 @@ TINY = (1e-20, 1e-21, 1e-22, 1e-23, 1e-24, 1e-25, 1e-30)
 THETAS = (1.5, 0.5, 0.15)
 
 
-def draw(size: int, count: int, epsilon: float, signed: bool) -> tuple[Tensor, Tensor]:
-    """Factors L and velocities X (count, size, size)."""
+def draw(size: int, count: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Factors L and velocities X of both signs (count, size, size)."""
     L = torch.randn(count, size, size, dtype=torch.float64).tril(-1)
     # Of (0, 1]: the smallest number of torch.rand is 0, which is no pivot.
     diagonal = 1 - torch.rand(count, size, dtype=torch.float64)
     diagonal[:, 0] *= epsilon
     X = torch.randn(count, size, size, dtype=torch.float64).tril()
-    if not signed:
-        X = X.tril(-1) + torch.diag_embed(X.diagonal(dim1=-2, dim2=-1).abs())
     return L + torch.diag_embed(diagonal), X
+
+
+def positive(X: Tensor) -> Tensor:
+    """X with the absolute values of its diagonal."""
+    return X.tril(-1) + torch.diag_embed(X.diagonal(dim1=-2, dim2=-1).abs())
 
 
 def as_published(L: Tensor, X: Tensor, exponent: float) -> Tensor:
@@ -63,12 +66,15 @@ def _metric(kind: str, exponent: float, domain: str) -> Pullback:
 
 def run(trial: Trial) -> Iterator[Row]:
     """Failure rates in per cent: formulas as published, in logarithms, and clamped."""
-    count = int(str(trial.parameters["draws"]))
-    sizes = trial.parameters["sizes"]
+    sizes, draws = trial.parameters["sizes"], trial.parameters["draws"]
     assert isinstance(sizes, tuple)
-    for n in (int(size) for size in sizes):
-        batch = max(1, min(count, 4_000_000 // (n * n)))
-        for name, exponent, kind in _families():
+    assert isinstance(draws, tuple)
+    families = tuple(_families())
+    total = len(sizes) * len(families)
+    for n, count in zip(map(int, sizes), map(int, draws), strict=True):
+        batch = max(1, min(count, 1_000_000 // (n * n)))
+        for number, (name, exponent, kind) in enumerate(families):
+            trial.progress((sizes.index(n) * len(families) + number) / total, f"{name}, n={n}")
             deep = kind == "CholeskyBuresWasserstein" and exponent < 0.1
             levels = TINY if deep else SMALL
             # The log metric is complete: it has no boundary to stop at.
@@ -81,13 +87,14 @@ def run(trial: Trial) -> Iterator[Row]:
                 done = 0
                 while done < count:
                     size = min(batch, count - done)
-                    L, X = draw(n, size, epsilon, signed=False)
+                    L, signed = draw(n, size, epsilon)
+                    X = positive(signed)
                     published = as_published(L, X, exponent)
                     failed["as published"] += int((~published.isfinite().flatten(1).all(1)).sum())
                     for how, domain in ways.items():
                         failed[how] += int(failures(_metric(kind, exponent, domain), L, X).sum())
-                    L, X = draw(n, size, epsilon, signed=True)
-                    failed["signed"] += int(failures(_metric(kind, exponent, "nan"), L, X).sum())
+                    metric = _metric(kind, exponent, "nan")
+                    failed["signed"] += int(failures(metric, L, signed).sum())
                     done += size
                 for how, hits in failed.items():
                     rates.setdefault(how, []).append(100 * hits / count)
@@ -130,15 +137,16 @@ experiment = Experiment(
         source="Chen et al., ICLR 2026, Table 5",
     ),
     run=run,
-    quick=Size(seconds=8, seeds=(0,), parameters={"draws": 20_000, "sizes": (3,)}),
-    full=Size(seconds=300, seeds=(0, 1, 2), parameters={"draws": 50_000, "sizes": (3, 256)}),
+    quick=Size(seconds=8, seeds=(0,), parameters={"sizes": (3,), "draws": (20_000,)}),
+    full=Size(seconds=600, seeds=(0,), parameters={"sizes": (3, 256), "draws": (50_000, 1000)}),
     figures=tuple(
         Figure(
             f"{name}, as published, n={n}, ε={epsilon:.0e}",
             "failures",
             value,
             "Chen et al., ICLR 2026, Table 5",
-            tolerance=1.0,
+            # Three standard errors of a proportion of 1000 draws are up to 4.7.
+            tolerance=1.0 if n == 3 else 4.7,
         )
         for (name, n), (levels, values) in _PUBLISHED.items()
         for epsilon, value in zip(levels, values, strict=True)
@@ -155,9 +163,9 @@ experiment = Experiment(
         for n in (3, 256)
         for epsilon in SMALL
     ),
-    notes="'in logarithms' overflows only where γ(½) is larger than the largest number; "
-    "'clamped' is domain='clamp', which stops there and short of the boundary. 'signed' draws "
-    "the diagonal of X with both signs, as the paper does not: an incomplete metric's geodesic "
-    "may then end before t = ½. Published power and Bures-Wasserstein figures are at the "
-    "smallest pivots of their columns; 0 stands for all.",
+    notes="50,000 draws of n = 3 and 1000 of n = 256. 'in logarithms' overflows only where γ(½) "
+    "is larger than the largest number; 'clamped' is domain='clamp', which stops there and short "
+    "of the boundary. 'signed' draws the diagonal of X with both signs, as the paper does not: an "
+    "incomplete metric's geodesic may then end before t = ½. Published power and "
+    "Bures-Wasserstein figures are at the smallest pivots of their columns; 0 stands for all.",
 )
