@@ -139,8 +139,16 @@ class EditedDetector(ModelDetector):
             )
         return list(logits.chunk(parts)) if self._samples else [logits] * parts
 
+    def branches(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of the model, and of the branch of each layer by its name, of one pass."""
+        self.require_ready()
+        self.require_fitted()
+        plain, branches = self._branches(args, kwargs)
+        order = self.layers if self.trunk == "repeated" else self._reached
+        return plain, dict(zip(order, branches, strict=True))
+
     def _branches(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """Logits of the model, and of each branch."""
+        """Logits of the model, and of each branch, a shared trunk's in the order of the layers."""
         if self.trunk == "repeated":
             plain = self._run((), args, kwargs, None)
             return plain, [self._run((name,), args, kwargs, None) for name in self.layers]

@@ -125,7 +125,8 @@ def evaluate(
     Args:
         detectors: Detectors by name, fitted; or one.
         id_data, ood_data: Batches, as in `RankFeat.calibrate`. Where ID batches are pairs of
-            inputs and labels, accuracies of detectors of this package are found too.
+            inputs and labels, accuracies are found too of detectors that return `Scored` when
+            called, as those of this package.
         groups: Names of OOD sets, e.g. {"near": [...], "far": [...]}, whose figures are averaged.
         resamples, seed: Of the bootstrap.
         process_group: Processes of torch.distributed that each hold a part of the data (see
@@ -236,8 +237,8 @@ def _scores(
         args, kwargs = inputs_of(batch)
         labels = _labels(batch) if labelled else None
         for one, detector in detectors.items():
-            if labels is not None and isinstance(detector, ModelDetector):
-                scored = detector(*args, **kwargs)
+            if labels is not None and callable(detector):
+                scored: Any = detector(*args, **kwargs)
                 scores, classes = scored.score, scored.edited_logits.argmax(1)
                 right = [(guess.cpu() == labels.cpu()).sum() for guess in (scored.label, classes)]
                 hits[one] += torch.stack([torch.tensor(len(labels)), *right])

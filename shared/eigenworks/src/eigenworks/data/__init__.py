@@ -1,27 +1,37 @@
 """Real data that experiments share, each a small frozen object: `EMG.load()`."""
 
+from eigenworks.data.archive import ImageFiles
+from eigenworks.data.cifar10 import CIFAR10
 from eigenworks.data.digits import DIGITS
 from eigenworks.data.efficientnet import EFFICIENTNET_LITE0
 from eigenworks.data.emg import EMG
 from eigenworks.data.faces import FACES
+from eigenworks.data.imagenet import IMAGENET
 from eigenworks.data.imu import WATCH
 from eigenworks.data.mnist import MNIST
+from eigenworks.data.photographs import PHOTOGRAPHS
 from eigenworks.data.skeletons import MSR_ACTION3D
 from eigenworks.data.smollm2 import SMOLLM2
+from eigenworks.data.squeezenet import SQUEEZENET
 from eigenworks.data.textures import TEXTURES
 from eigenworks.dataset import DataError, DataSet, development_file
 
 __all__ = [
+    "CIFAR10",
     "DIGITS",
     "EFFICIENTNET_LITE0",
     "EMG",
     "FACES",
+    "IMAGENET",
     "MNIST",
+    "PHOTOGRAPHS",
     "MSR_ACTION3D",
     "SMOLLM2",
+    "SQUEEZENET",
     "TEXTURES",
     "WATCH",
     "DataError",
     "DataSet",
+    "ImageFiles",
     "development_file",
 ]

@@ -1,0 +1,1 @@
+"""Experiments of rankfeat for the `eigenworks` command (extra `experiments`)."""
