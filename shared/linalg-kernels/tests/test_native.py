@@ -21,8 +21,10 @@ def random_spd(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13, 16, 22, 31, 64])
 def test_cholesky_agrees_with_torch(n, isa, dtype):
     A = random_spd(37, n, dtype=dtype)
+    info = torch.full((37,), -7, dtype=torch.int32)
     with native.use_isa(isa):
-        L, info, _ = native.cholesky(A)
+        L, found = native.cholesky(A, info=info)
+    assert found == 0
     assert (info == 0).all()
     assert torch.equal(L, L.tril())
     residual = (L.double() @ L.double().mT - A.double()).norm(dim=(-2, -1)) / A.double().norm(
@@ -35,12 +37,14 @@ def test_cholesky_agrees_with_torch(n, isa, dtype):
 @pytest.mark.parametrize("isa", ISAS)
 def test_cholesky_of_a_bad_matrix_leaves_its_neighbours_alone(isa, dtype):
     A = random_spd(37, 9, dtype=dtype)
+    info = torch.empty(37, dtype=torch.int32)
     with native.use_isa(isa):
-        good, _, _ = native.cholesky(A)
+        good, _ = native.cholesky(A)
         A[5, 3, 2] = float("nan")
         A[6, 8, 8] = float("inf")
         A[7, 4, 4] = -1.0
-        L, info, _ = native.cholesky(A)
+        L, found = native.cholesky(A, info=info)
+    assert found == native.NOT_POSITIVE
     bad = [5, 6, 7]
     assert info[bad].tolist() == [4, 9, 5]
     assert L[bad].isnan().all()

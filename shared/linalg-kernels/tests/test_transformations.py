@@ -115,6 +115,14 @@ CASES = {
         lk.triangular_congruence,
         lambda t: (torch.linalg.cholesky(spd(t)), hermitian(t, 2, 3)),
     ),
+    "pencil_log_norm": Case(
+        functools.partial(lk.pencil_log_norm, alpha=0.7, beta=0.3),
+        lambda t: (spd(t), spd(t, seed=3)),
+    ),
+    "pencil_log_square": Case(
+        functools.partial(lk.pencil_log_square, alpha=0.7, beta=0.3),
+        lambda t: (spd(t), spd(t, seed=3)),
+    ),
     "lyapunov": Case(lk.lyapunov, lambda t: (spd(t), free(t, 2, 3, 3))),
     "sylvester": Case(
         lk.sylvester, lambda t: (spd(t), spd(t, 2, 2, seed=3), free(t, 2, 3, 2))

@@ -1,6 +1,7 @@
 """Batched, differentiable matrix functions and factorisations for PyTorch."""
 
 from linalg_kernels import barycenter, daleckii_krein, errors, precision, scalar, transforms
+from linalg_kernels.backends import opaque as _opaque  # noqa: F401 (registers operators)
 from linalg_kernels.backends.select import BackendInfo, backend, backend_info
 from linalg_kernels.barycenter import ConvergenceWarning
 from linalg_kernels.cholesky import (
@@ -24,6 +25,7 @@ from linalg_kernels.logabsdet import logabsdet_sym
 from linalg_kernels.lowrank import rank1, remove_rank1, svd_topk, whitened_lowrank
 from linalg_kernels.lyapunov import lyapunov, sylvester
 from linalg_kernels.means import log_cholesky_mean
+from linalg_kernels.pencil import pencil_log_norm, pencil_log_square
 from linalg_kernels.polar import polar
 from linalg_kernels.rotations import so_exp, so_log
 from linalg_kernels.spectral import (
@@ -45,6 +47,8 @@ __all__ = [
     # Hermitian eigenproblem and functions of it
     "Eigh", "eigh", "eigvalsh", "logm", "expm", "sqrtm", "inv_sqrtm", "powm", "spectral_fn",
     "multi_spectral", "clamp_eigvals", "frechet",
+    # pairs of positive definite matrices
+    "pencil_log_norm", "pencil_log_square",
     # Cholesky
     "CholeskyEx", "cholesky", "cholesky_ex", "chol_log", "from_chol_log", "chol_power", "logdet",
     "triangular_congruence",

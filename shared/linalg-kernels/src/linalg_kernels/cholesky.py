@@ -15,7 +15,14 @@ from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import Rule, batch_first, needs_rule
+from linalg_kernels.transforms import (
+    EagerRule,
+    Rule,
+    batch_first,
+    differentiated,
+    needs_rule,
+    transformed,
+)
 
 
 class CholeskyEx(NamedTuple):
@@ -41,14 +48,23 @@ def triangular_congruence(
     return torch.linalg.solve_triangular(L.mH, left, upper=True, left=False)
 
 
+def _compute(
+    A: Tensor, symmetrize: bool, check: bool, raise_info: bool, name: str
+) -> tuple[Tensor, Tensor | None]:
+    L, info = select.cholesky(A, symmetrize, check, name)
+    if raise_info and info is not None and errors.can_read(A):
+        errors.check_info(info, name)
+    return L, info
+
+
 class _Cholesky(Rule):
     """A -> (L, info)."""
 
     @staticmethod
     def forward(A, symmetrize, check, raise_info, name):
-        L, info = select.cholesky(A, symmetrize, check, name)
-        if raise_info and errors.can_read(A):
-            errors.check_info(info, name)
+        L, info = _compute(A, symmetrize, check, raise_info, name)
+        if info is None:
+            info = torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device)
         return L, info
 
     @staticmethod
@@ -76,6 +92,22 @@ class _CholeskyEager(_Cholesky):
     def jvp(ctx, dA, *_):
         (L,) = ctx.saved_tensors
         return L @ reference.half_lower(triangular_congruence(L, reference.hermitian(dA))), None
+
+
+class _Factor(EagerRule):
+    """A -> L, where only a gradient may be asked for."""
+
+    @staticmethod
+    def forward(ctx, A, symmetrize, check, name):
+        L, _ = _compute(A, symmetrize, check, True, name)
+        ctx.save_for_backward(L)
+        return L
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, gL):
+        (L,) = ctx.saved_tensors
+        return select.cholesky_vjp(L, gL), None, None, None
 
 
 def _factor(
@@ -106,7 +138,13 @@ def cholesky(
     A, dtype = promote(A, upcast)
     errors.require_float(A, name)
     errors.require_square(A, name)
-    return restore(_factor(A, symmetrize, check, True, name)[0], dtype)
+    if transformed():
+        L = _factor(A, symmetrize, check, True, name)[0]
+    elif differentiated(A):
+        L = _Factor.apply(A, symmetrize, check, name)
+    else:
+        L = _compute(A, symmetrize, check, True, name)[0]
+    return restore(L, dtype)
 
 
 @full_precision

@@ -7,7 +7,8 @@ Nothing here differentiates eigenvectors, so repeated eigenvalues are ordinary p
 
 Every rule is an `autograd.Function` with reverse mode, forward mode and a vmap rule. Dynamo
 cannot trace a Function that defines `jvp`, so each has a twin without one that is used while
-a graph is traced; the Functions differ in nothing else.
+a graph is traced; the Functions differ in nothing else. Where only a gradient is asked for, the
+commonest has a shorter twin.
 
 `w` (in any order) and `V` are the eigensystem of A and constants to autograd: A alone carries
 derivatives.
@@ -21,7 +22,14 @@ from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
-from linalg_kernels.transforms import Rule, batch_first, needs_rule
+from linalg_kernels.transforms import (
+    EagerRule,
+    Rule,
+    batch_first,
+    differentiated,
+    needs_rule,
+    transformed,
+)
 
 
 def _inner(G: Tensor, F: Tensor) -> Tensor:
@@ -36,16 +44,28 @@ def _add(x: Tensor | None, y: Tensor) -> Tensor:
 # --- F = f(A) -------------------------------------------------------------------------------
 
 
+def _compute(
+    A: Tensor,
+    p: Tensor | None,
+    fn: ScalarFunction,
+    symmetrize: bool,
+    check: bool,
+    positive: bool,
+    name: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    F, w, V = select.spectral(A, p, fn, symmetrize, check, name)
+    if positive and errors.can_read(A):
+        remedy = "add shrinkage, or pass nonpos='clamp' with eps"
+        errors.check_positive(w, name, fn.name, remedy)
+    return F, w, V
+
+
 class _Spectral(Rule):
     """(A, p) -> (F, w, V); w and V are not differentiable outputs."""
 
     @staticmethod
     def forward(A, p, fn, symmetrize, check, positive, name):
-        F, w, V = select.spectral(A, p, fn, symmetrize, check, name)
-        if positive and errors.can_read(A):
-            remedy = "add shrinkage, or pass nonpos='clamp' with eps"
-            errors.check_positive(w, name, fn.name, remedy)
-        return F, w, V
+        return _compute(A, p, fn, symmetrize, check, positive, name)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -76,6 +96,38 @@ class _SpectralEager(_Spectral):
         return _evaluate_jvp(ctx, dA, dp), None, None
 
 
+class _Value(EagerRule):
+    """(A, p) -> F."""
+
+    @staticmethod
+    def forward(ctx, A, p, fn, symmetrize, check, positive, name):
+        F, w, V = _compute(A, p, fn, symmetrize, check, positive, name)
+        ctx.save_for_backward(A, p, w, V)
+        ctx.fn = fn
+        return F
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        return *_evaluate_vjp(ctx, G), None, None, None, None, None
+
+
+def apply(
+    A: Tensor,
+    p: Tensor | None,
+    fn: ScalarFunction,
+    symmetrize: bool = True,
+    check: bool = True,
+    positive: bool = False,
+    name: str = "A",
+) -> Tensor:
+    """f(A) with its derivatives. `p` has the batch shape of A."""
+    arguments = A, p, fn, symmetrize, check, positive, name
+    if transformed():
+        return spectral(*arguments)[0]
+    return _Value.apply(*arguments) if differentiated(A, p) else _compute(*arguments)[0]
+
+
 def spectral(
     A: Tensor,
     p: Tensor | None,
@@ -87,7 +139,7 @@ def spectral(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = f(A) with its derivatives, and the constants w, V. `p` has the batch shape of A."""
     if not needs_rule(A, p):
-        return _Spectral.forward(A, p, fn, symmetrize, check, positive, name)
+        return _compute(A, p, fn, symmetrize, check, positive, name)
     rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
     return rule.apply(A, p, fn, symmetrize, check, positive, name)
 

@@ -46,6 +46,8 @@ def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(fn)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch._C._is_any_autocast_enabled():
+            return fn(*args, **kwargs)
         device = next((a.device.type for a in args if isinstance(a, Tensor)), None)
         if device is None or not autocasting(device):
             return fn(*args, **kwargs)

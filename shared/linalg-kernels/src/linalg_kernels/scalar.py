@@ -5,6 +5,7 @@ third divided differences, and `by_exponent`, the function that is its derivativ
 respect to the exponent p (only powers have one).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -199,3 +200,28 @@ class Custom:
 
     def by_exponent(self) -> ScalarFunction:
         raise TypeError("spectral_fn has no exponent")
+
+
+# --- functions as words and numbers ---------------------------------------------------------
+
+
+def encode(fn: ScalarFunction) -> tuple[str, float] | None:
+    """A name and a floor that `decode` reads, or None for a function that has none."""
+    floor = -math.inf
+    if isinstance(fn, Clamp):
+        return "clamp", fn.floor
+    if isinstance(fn, Floored):
+        fn, floor = fn.base, fn.floor
+    if isinstance(fn, Elementary):
+        return fn.name, floor
+    if isinstance(fn, Power) and fn.order == 0:
+        return "power", floor
+    return None
+
+
+def decode(name: str, floor: float) -> ScalarFunction:
+    """The function that `encode` put into words."""
+    if name == "clamp":
+        return Clamp(floor)
+    fn = POWER if name == "power" else ELEMENTARY[name]
+    return fn if floor == -math.inf else Floored(fn, floor)

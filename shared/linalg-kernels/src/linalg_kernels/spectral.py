@@ -58,7 +58,7 @@ def _apply(
     errors.require_square(A, name)
     if p is not None:
         A, p = _broadcast_exponent(A, p)
-    return restore(daleckii_krein.spectral(A, p, fn, symmetrize, check, positive, name)[0], dtype)
+    return restore(daleckii_krein.apply(A, p, fn, symmetrize, check, positive, name), dtype)
 
 
 def _broadcast_exponent(A: Tensor, p: Tensor | float) -> tuple[Tensor, Tensor]:

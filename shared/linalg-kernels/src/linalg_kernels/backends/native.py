@@ -1,7 +1,8 @@
 """The native CPU library: found, checked and called through ctypes.
 
-Functions here take plain CPU tensors, know nothing of autograd and never look
-at the values they return: what happened to a matrix stands in `info`.
+Functions here take plain CPU tensors, know nothing of autograd and never look at the values
+they return. They tell what was `found` in at least one matrix, NOT_FINITE and so on; `info`, an
+int32 tensor of batch shape to be filled, says it of each.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int32
 from torch import Tensor
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -29,9 +30,9 @@ WIDEST = 16
 
 DTYPES = {torch.float32: 0, torch.float64: 1}
 _ERRORS = {
-    1: "an argument is out of range",
-    2: "out of memory",
-    3: "this processor has none of the instruction sets that the library was built for",
+    -1: "an argument is out of range",
+    -2: "out of memory",
+    -3: "this processor has none of the instruction sets that the library was built for",
 }
 
 
@@ -77,13 +78,15 @@ def _declare(library: ctypes.CDLL) -> None:
     signatures = {
         "lk_spectral": [
             *(i32, pointer, pointer, i64, *function, i32, pointer, pointer, pointer),
-            *(pointer, pointer, f64, pointer),
+            *(pointer, f64),
         ],
         "lk_frechet": [pointer, pointer, pointer, *function, pointer],
         "lk_compose": [pointer, pointer, *function, pointer],
-        "lk_cholesky": [i32, pointer, pointer, pointer, pointer, f64, pointer],
+        "lk_cholesky": [i32, pointer, pointer, pointer, f64],
         "lk_cholesky_adjoint": [pointer, pointer, pointer],
         "lk_congruence": [pointer, i64, pointer, pointer],
+        "lk_pencil": [pointer, i64, pointer, i64, f64, f64, i32, *[pointer] * 3, f64],
+        "lk_pencil_adjoint": [f64, f64, i32, *[pointer] * 6],
     }
     for name, arguments in signatures.items():
         getattr(library, name).argtypes = [*head, *arguments, i32]
@@ -107,7 +110,7 @@ def _load() -> tuple[ctypes.CDLL | None, str, str]:
             )
         _declare(library)
         if not library.lk_isa():
-            raise NativeUnavailableError(f"the native library {path} cannot run: {_ERRORS[3]}")
+            raise NativeUnavailableError(f"the native library {path} cannot run: {_ERRORS[-3]}")
     except (NativeUnavailableError, OSError, AttributeError) as error:
         return None, path, str(error)
     wanted = os.environ.get(ISA_VARIABLE)
@@ -195,30 +198,28 @@ class Function:
 
 IDENTITY, LOG, EXP, SQRT, INV_SQRT, INVERSE, POWER, TABLE = range(8)
 
+# What may be found in a matrix of a batch.
+NOT_FINITE, NOT_CONVERGED, NOT_POSITIVE, ASYMMETRIC = 1, 2, 4, 8
 
-class Report(NamedTuple):
-    """Flat index of the first matrix with `info` not 0, and of the first that is far from
-    symmetric; -1 for none."""
-
-    failed: int
-    asymmetric: int = -1
+Info = Int32[Tensor, "*batch"] | None
 
 
-_REPORT = ctypes.c_int64 * 2
-
-
-def _call(name: str, A: Tensor, *arguments: object) -> None:
+def _call(name: str, dtype: torch.dtype, batch: int, n: int, *arguments: float | None) -> int:
     library = _loaded.get("library") or load()
+    found = getattr(library, name)(DTYPES[dtype], batch, n, *arguments, torch.get_num_threads())
+    if found < 0:
+        raise RuntimeError(f"native library, {name}: {_ERRORS[found]}")
+    return found
+
+
+def _run(name: str, A: Tensor, *arguments: float | None) -> int:
+    """Calls a function on the batch of A; pointers are numbers. Returns what was found."""
     n = A.shape[-1]
-    status = getattr(library, name)(
-        DTYPES[A.dtype],
-        A.numel() // (n * n),
-        n,
-        *[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments],
-        torch.get_num_threads(),
-    )
-    if status:
-        raise RuntimeError(f"native library, {name}: {_ERRORS[status]}")
+    return _call(name, A.dtype, A.numel() // (n * n), n, *arguments)
+
+
+def _address(T: Tensor | None) -> int | None:
+    return None if T is None else T.data_ptr()
 
 
 def _factor(L: Tensor | None, A: Tensor) -> tuple[Tensor | None, int]:
@@ -232,47 +233,48 @@ def _factor(L: Tensor | None, A: Tensor) -> tuple[Tensor | None, int]:
 
 def _spectral(
     A: Tensor,
-    *,
-    L: Tensor | None = None,
-    f: Function | None = None,
-    symmetrize: bool = True,
-    vectors: bool = True,
-    tolerance: float = math.inf,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Report]:
-    """w, V, F, info and report of A, or of L^-1 A L^-T. With `f` eigenvalues are not sorted."""
+    L: Tensor | None,
+    f: Function | None,
+    symmetrize: bool,
+    vectors: bool,
+    tolerance: float,
+    info: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
+    """w, V, F and what was found, of A or of L^-1 A L^-T. With `f` eigenvalues are not sorted."""
     A = A.contiguous()
-    batch, n = A.shape[:-2], A.shape[-1]
-    w = A.new_empty(*batch, n)
+    w = torch.empty(A.shape[:-1], dtype=A.dtype)
     V = torch.empty_like(A) if vectors else None
     F = torch.empty_like(A) if f is not None else None
-    info = torch.empty(batch, dtype=torch.int32)
     if A.numel() == 0:
-        return w, V, F, info.zero_(), Report(-1)
+        return w, V, F, 0
     L, stride = _factor(L, A)
     kind, table, floor = (IDENTITY, None, -math.inf) if f is None else (f.kind, f.table, f.floor)
     table = None if table is None else table.contiguous()
-    report = _REPORT()
-    _call(
+    found = _run(
         "lk_spectral",
         A,
-        *(symmetrize, A, L, stride, kind, table, floor, f is None, w, V, F, info),
-        *(None, tolerance, report),
+        *(symmetrize, A.data_ptr(), _address(L), stride, kind, _address(table), floor),
+        *(f is None, w.data_ptr(), _address(V), _address(F), _address(info), tolerance),
     )
-    return w, V, F, info, Report(*report)
+    return w, V, F, found
 
 
 def eigh(
-    A: Float[Tensor, "*batch n n"], *, symmetrize: bool = True, tolerance: float = math.inf
-) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report]:
-    """Ascending eigenvalues, eigenvectors in columns, info and report.
+    A: Float[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    tolerance: float = math.inf,
+    info: Info = None,
+) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], int]:
+    """Ascending eigenvalues, eigenvectors in columns, and what was found.
 
     info is 0, -1 for a matrix with NaN or Inf (its results are NaN), or 1 + the index of an
-    eigenvalue that did not converge. `tolerance` is the relative asymmetry that is reported.
+    eigenvalue that did not converge. `tolerance` is the relative asymmetry that is told.
     With `symmetrize` (A + A^T)/2 is taken, else the lower triangle.
     """
-    w, V, _, info, report = _spectral(A, symmetrize=symmetrize, tolerance=tolerance)
+    w, V, _, found = _spectral(A, None, None, symmetrize, True, tolerance, info)
     assert V is not None
-    return w, V, info, report
+    return w, V, found
 
 
 def eigvalsh(
@@ -281,12 +283,11 @@ def eigvalsh(
     L: Float[Tensor, "..."] | None = None,
     symmetrize: bool = True,
     tolerance: float = math.inf,
-) -> tuple[Float[Tensor, "*batch n"], Int[Tensor, "*batch"], Report]:
+    info: Info = None,
+) -> tuple[Float[Tensor, "*batch n"], int]:
     """Ascending eigenvalues of A, or of L^-1 A L^-T (L one matrix or one a matrix of A)."""
-    w, _, _, info, report = _spectral(
-        A, L=L, symmetrize=symmetrize, tolerance=tolerance, vectors=False
-    )
-    return w, info, report
+    w, _, _, found = _spectral(A, L, None, symmetrize, False, tolerance, info)
+    return w, found
 
 
 def spectral(
@@ -296,18 +297,15 @@ def spectral(
     L: Float[Tensor, "..."] | None = None,
     symmetrize: bool = True,
     tolerance: float = math.inf,
+    info: Info = None,
 ) -> tuple[
-    Float[Tensor, "*batch n n"],
-    Float[Tensor, "*batch n"],
-    Float[Tensor, "*batch n n"],
-    Int[Tensor, "*batch"],
-    Report,
+    Float[Tensor, "*batch n n"], Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"], int
 ]:
-    """F = V f(w) V^T with w (in no order), V, info and report, of A or of L^-1 A L^-T."""
-    w, V, F, info, report = _spectral(A, L=L, f=f, symmetrize=symmetrize, tolerance=tolerance)
+    """F = V f(w) V^T, w (in no order), V and what was found, of A or of L^-1 A L^-T."""
+    w, V, F, found = _spectral(A, L, f, symmetrize, True, tolerance, info)
     assert F is not None
     assert V is not None
-    return F, w, V, info, report
+    return F, w, V, found
 
 
 def frechet(
@@ -321,7 +319,12 @@ def frechet(
     D = torch.empty_like(E)
     table = None if f.table is None else f.table.contiguous()
     if E.numel():
-        _call("lk_frechet", E, w, V, E, f.kind, table, f.floor, D)
+        _run(
+            "lk_frechet",
+            E,
+            *(w.data_ptr(), V.data_ptr(), E.data_ptr(), f.kind, _address(table), f.floor),
+            D.data_ptr(),
+        )
     return D
 
 
@@ -333,26 +336,29 @@ def compose(
     F = torch.empty_like(V)
     table = None if f.table is None else f.table.contiguous()
     if V.numel():
-        _call("lk_compose", V, w, V, f.kind, table, f.floor, F)
+        arguments = w.data_ptr(), V.data_ptr(), f.kind, _address(table), f.floor, F.data_ptr()
+        _run("lk_compose", V, *arguments)
     return F
 
 
 def cholesky(
-    A: Float[Tensor, "*batch n n"], *, symmetrize: bool = True, tolerance: float = math.inf
-) -> tuple[Float[Tensor, "*batch n n"], Int[Tensor, "*batch"], Report]:
-    """L with L L^T = A, info and report; options as in `eigh`.
+    A: Float[Tensor, "*batch n n"],
+    *,
+    symmetrize: bool = True,
+    tolerance: float = math.inf,
+    info: Info = None,
+) -> tuple[Float[Tensor, "*batch n n"], int]:
+    """L with L L^T = A, and what was found; options as in `eigh`.
 
     info is 0, or k if the leading minor of order k is not positive definite or not finite; L
     of that matrix is NaN. Equivalent to `torch.linalg.cholesky_ex`.
     """
     A = A.contiguous()
     L = torch.empty_like(A)
-    info = torch.empty(A.shape[:-2], dtype=torch.int32)
     if A.numel() == 0:
-        return L, info.zero_(), Report(-1)
-    report = _REPORT()
-    _call("lk_cholesky", A, symmetrize, A, L, info, None, tolerance, report)
-    return L, info, Report(*report)
+        return L, 0
+    arguments = symmetrize, A.data_ptr(), L.data_ptr(), _address(info), tolerance
+    return L, _run("lk_cholesky", A, *arguments)
 
 
 def cholesky_vjp(
@@ -365,7 +371,7 @@ def cholesky_vjp(
     L, G = L.contiguous(), G.contiguous()
     gA = torch.empty_like(G)
     if G.numel():
-        _call("lk_cholesky_adjoint", G, L, G, gA)
+        _run("lk_cholesky_adjoint", G, L.data_ptr(), G.data_ptr(), gA.data_ptr())
     return gA
 
 
@@ -377,5 +383,106 @@ def congruence(
     Y = torch.empty_like(X)
     factor, stride = _factor(L, X)
     if X.numel():
-        _call("lk_congruence", X, factor, stride, X, Y)
+        _run("lk_congruence", X, _address(factor), stride, X.data_ptr(), Y.data_ptr())
     return Y
+
+
+# --- pencils --------------------------------------------------------------------------------
+
+
+class Pencil(NamedTuple):
+    """What is known of the pencils (Q, P), Q u = w P u with u^T P u = 1.
+
+    Attributes:
+        value: α Σ (log w)² + β (Σ log w)², or its square root.
+        logs: log w, in no order; exactly 0 where P and Q are equal.
+        vectors: The u, one a row.
+        found: What was found in P or Q; such elements are NaN.
+    """
+
+    value: Float[Tensor, "*batch"]
+    logs: Float[Tensor, "*batch n"] | None
+    vectors: Float[Tensor, "*batch n n"] | None
+    found: int
+
+
+def _repeats(P: Tensor, batch: tuple[int, ...]) -> tuple[Tensor, int]:
+    """P and a number such that P[b // number] is the matrix of element b of the batch.
+
+    Copies nothing where P varies over leading dimensions only.
+    """
+    own = (1,) * (len(batch) - P.ndim + 2) + tuple(P.shape[:-2])
+    cut = max((i + 1 for i, size in enumerate(own) if size != 1), default=0)
+    if own[:cut] != batch[:cut]:
+        return P.expand(*batch, *P.shape[-2:]).contiguous(), 1
+    return P.contiguous(), math.prod(batch[cut:])
+
+
+def _cycles(Q: Tensor, batch: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Q and a number such that Q[b % number] is the matrix of element b of the batch.
+
+    Copies nothing where Q varies over trailing dimensions only.
+    """
+    shape = tuple(Q.shape[:-2])
+    own = shape[next((i for i, size in enumerate(shape) if size != 1), len(shape)) :]
+    if own != batch[len(batch) - len(own) :]:
+        return Q.expand(*batch, *Q.shape[-2:]).contiguous(), math.prod(batch)
+    return Q.contiguous(), math.prod(own)
+
+
+def pencil(
+    P: Float[Tensor, "*#batch n n"],
+    Q: Float[Tensor, "*#batch n n"],
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    root: bool = False,
+    vectors: bool = True,
+    tolerance: float = math.inf,
+) -> Pencil:
+    """Sums over the logarithms of the eigenvalues of P^-1 Q; of `value` the root with `root`.
+
+    Requires alpha > 0 and alpha + n beta > 0. Without `vectors` only `value` is computed.
+    """
+    batch = tuple(P.shape[:-2])
+    if P.shape == Q.shape:
+        P, Q, repeat, count = P.contiguous(), Q.contiguous(), 1, math.prod(batch)
+    else:
+        batch = tuple(torch.broadcast_shapes(batch, Q.shape[:-2]))
+        P, repeat = _repeats(P, batch)
+        Q, count = _cycles(Q, batch)
+    n = P.shape[-1]
+    value = torch.empty(batch, dtype=P.dtype)
+    logs = torch.empty((*batch, n), dtype=P.dtype) if vectors else None
+    U = torch.empty((*batch, n, n), dtype=P.dtype) if vectors else None
+    if value.numel() == 0:
+        return Pencil(value, logs, U, 0)
+    found = _call(
+        *("lk_pencil", P.dtype, value.numel(), n),
+        *(P.data_ptr(), repeat, Q.data_ptr(), count, alpha, beta, root),
+        *(value.data_ptr(), _address(logs), _address(U), tolerance),
+    )
+    return Pencil(value, logs, U, found)
+
+
+def pencil_vjp(
+    of: tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n"], Float[Tensor, "*batch n n"]],
+    g: Float[Tensor, "*batch"],
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    root: bool = False,
+    wanted: tuple[bool, bool] = (True, True),
+) -> tuple[Float[Tensor, "*batch n n"] | None, Float[Tensor, "*batch n n"] | None]:
+    """Gradients with respect to P and Q of a loss with gradient g in `value`; 0 at a root 0.
+
+    `of` are value, logs and vectors of `pencil`.
+    """
+    value, logs, U = of
+    g = g.contiguous()
+    gP = torch.empty_like(U) if wanted[0] else None
+    gQ = torch.empty_like(U) if wanted[1] else None
+    if U.numel():
+        pointers = (T.data_ptr() for T in (value, logs, U, g))
+        _run("lk_pencil_adjoint", U, alpha, beta, root, *pointers, _address(gP), _address(gQ))
+    return gP, gQ

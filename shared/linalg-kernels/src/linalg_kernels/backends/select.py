@@ -3,6 +3,9 @@
 Each function here is one primitive of `backends.torch`, which defines it. The native library
 takes it where it is faster; whatever it cannot settle (a matrix to be reported as an error, an
 iteration that did not converge) is computed again, and worded, by the reference.
+
+While a graph is traced, a primitive that the library might take becomes one opaque operator (see
+`backends.opaque`), which comes back here when the graph runs.
 """
 
 import contextlib
@@ -27,12 +30,18 @@ _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto
 # Orders that the native library takes: beyond, blocks outgrow the cache.
 NATIVE_LIMIT = 64
 
+
+def _smallest_batches(*steps: tuple[int, int]) -> tuple[int, ...]:
+    """For each order the smallest batch, from steps (largest order, smallest batch)."""
+    return tuple(next(k for last, k in steps if n <= last) for n in range(NATIVE_LIMIT + 1))
+
+
 # A block costs the same with one matrix in it as with all of its lanes filled. Smallest batch
-# for which the native library was measured to be the faster one, up to an order each.
-_EIGEN = ((24, 1), (32, 2), (48, 3), (64, 4))
-_SPECTRAL = ((32, 1), (48, 2), (64, 3))
-_PRODUCT = ((48, 1), (64, 3))
-_CHOLESKY = ((32, 1), (48, 3), (64, 4))
+# for which the native library was measured to be the faster one.
+_EIGEN = _smallest_batches((24, 1), (32, 2), (48, 3), (64, 4))
+_SPECTRAL = _smallest_batches((32, 1), (48, 2), (64, 3))
+_PRODUCT = _smallest_batches((48, 1), (64, 3))
+_CHOLESKY = _smallest_batches((32, 1), (48, 3), (64, 4))
 
 
 @contextlib.contextmanager
@@ -95,38 +104,54 @@ def backend_info() -> BackendInfo:
     )
 
 
-def _native_takes(least: tuple[tuple[int, int], ...], *tensors: Tensor | None) -> bool:
-    """Whether the native library computes a primitive of A, the first of `tensors`.
+def _native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> bool:
+    """Whether the native library computes a primitive of A.
 
     `least` says from which batch on it is the faster one.
     """
     choice = _choice.get()
-    if torch.compiler.is_compiling() or choice == "torch":
+    if choice == "torch":
         return False
-    A = tensors[0]
-    assert A is not None
-    n = A.shape[-1]
-    if not 1 <= n <= NATIVE_LIMIT or A.numel() == 0:
+    n, size, dtype = A.shape[-1], A.numel(), A.dtype
+    if not 1 <= n <= NATIVE_LIMIT or size == 0 or dtype not in native.DTYPES:
         return False
-    if choice == "auto":
-        batch = A.numel() // (n * n)
-        if batch < next(enough for order, enough in least if n <= order):
+    if choice == "auto" and size < least[n] * n * n:
+        return False
+    for T in (A, *others):
+        if T is not None and not _is_plain(T, dtype):
             return False
-    if not all(T is None or _is_plain(T, A.dtype) for T in tensors):
-        return False
-    return errors.can_read(A) and native.available()
+    return native.available()
 
 
 def _is_plain(T: Tensor, dtype: torch.dtype) -> bool:
-    """Whether T is memory of the CPU, of a real dtype, and not a stand-in of a transform."""
+    """Whether T is memory of the CPU, and not a stand-in of a transform."""
     return (
-        T.is_cpu
+        type(T) in _PLAIN
+        and T.is_cpu
         and T.dtype == dtype
-        and dtype in native.DTYPES
-        and type(T) in (Tensor, torch.nn.Parameter)
         and not torch._C._functorch.is_functorch_wrapped_tensor(T)
         and not torch._C._functorch.is_legacy_batchedtensor(T)
     )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_plain(T: Tensor) -> bool:
+    """Whether T is memory of the CPU, of a dtype of the native library."""
+    return T.dtype in native.DTYPES and _is_plain(T, T.dtype)
+
+
+def _opaque(A: Tensor) -> bool:
+    """Whether a primitive of A, met while a graph is traced, becomes one operator."""
+    if _choice.get() == "torch" or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
+        return False
+    return A.device.type == "cpu" and A.dtype in native.DTYPES and _available()
+
+
+@torch.compiler.assume_constant_result
+def _available() -> bool:
+    return native.available()
 
 
 _KINDS = {
@@ -157,20 +182,19 @@ def _tolerance(symmetrize: bool, check: bool) -> float:
     return errors.ASYMMETRY if symmetrize and check else math.inf
 
 
-def _settled(info: Tensor, report: native.Report, check: bool) -> bool:
+def _settled(found: int, check: bool) -> bool:
     """Whether native results stand: no error to be worded, nothing left unconverged."""
-    if report.asymmetric >= 0:
-        return False
-    return report.failed < 0 or not (check or bool((info > 0).any()))
+    return not found or (found == native.NOT_FINITE and not check)
 
 
 def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of the Hermitian matrix that A stands for."""
-    if _native_takes(_EIGEN, A):
-        w, V, info, report = native.eigh(
-            A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
-        )
-        if _settled(info, report, check):
+    if torch.compiler.is_compiling():
+        if _opaque(A):
+            return torch.ops.linalg_kernels.eigh(A, symmetrize)
+    elif _native_takes(_EIGEN, A):
+        w, V, found = native.eigh(A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check))
+        if _settled(found, check):
             return w, V
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigh(H, finite=finite)
@@ -178,11 +202,14 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
 
 def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
     """Ascending eigenvalues of the Hermitian matrix that A stands for."""
-    if _native_takes(_EIGEN, A):
-        w, info, report = native.eigvalsh(
+    if torch.compiler.is_compiling():
+        if _opaque(A):
+            return torch.ops.linalg_kernels.eigvalsh(A, symmetrize)
+    elif _native_takes(_EIGEN, A):
+        w, found = native.eigvalsh(
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
-        if _settled(info, report, check):
+        if _settled(found, check):
             return w
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigvalsh(H, finite=finite)
@@ -192,12 +219,15 @@ def spectral(
     A: Tensor, p: Tensor | None, fn: ScalarFunction, symmetrize: bool, check: bool, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = V f(w) V^H, w in any order, and V of the Hermitian matrix that A stands for."""
-    f = _known(fn, p)
-    if f is not None and _native_takes(_SPECTRAL, A, p):
-        F, w, V, info, report = native.spectral(
+    if torch.compiler.is_compiling():
+        known = scalar.encode(fn)
+        if known is not None and _opaque(A):
+            return torch.ops.linalg_kernels.spectral(A, p, *known, symmetrize)
+    elif _native_takes(_SPECTRAL, A, p) and (f := _known(fn, p)) is not None:
+        F, w, V, found = native.spectral(
             A, f, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
-        if _settled(info, report, check):
+        if _settled(found, check):
             return F, w, V
     w, V = eigh(A, symmetrize, check, name)
     return evaluate(w, V, p, fn), w, V
@@ -205,35 +235,48 @@ def spectral(
 
 def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """V f(w) V^H."""
-    if not _native_takes(_PRODUCT, V, w, p):
-        return reference.evaluate(w, V, p, fn)
-    f = _known(fn, p)
-    if f is None:
-        f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
-    return native.compose(w, V, f)
+    if torch.compiler.is_compiling():
+        known = scalar.encode(fn)
+        if known is not None and _opaque(V):
+            return torch.ops.linalg_kernels.evaluate(w, V, p, *known)
+    elif _native_takes(_PRODUCT, V, w, p):
+        f = _known(fn, p)
+        if f is None:
+            f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
+        return native.compose(w, V, f)
+    return reference.evaluate(w, V, p, fn)
 
 
 def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H."""
-    if not (E.shape == V.shape and _native_takes(_PRODUCT, V, w, E, p)):
-        return reference.frechet(w, V, E, p, fn)
-    f = _known(fn, p)
-    if f is None:
-        f = native.Function(native.TABLE, reference.kernel(w, p, fn))
-    return native.frechet(w, V, E, f)
+    if E.shape == V.shape:
+        if torch.compiler.is_compiling():
+            known = scalar.encode(fn)
+            if known is not None and _opaque(V):
+                return torch.ops.linalg_kernels.frechet(w, V, E, p, *known)
+        elif _native_takes(_PRODUCT, V, w, E, p):
+            f = _known(fn, p)
+            if f is None:
+                f = native.Function(native.TABLE, reference.kernel(w, p, fn))
+            return native.frechet(w, V, E, f)
+    return reference.frechet(w, V, E, p, fn)
 
 
-def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
-    """Lower factor and info of the Hermitian matrix that A stands for."""
-    if _native_takes(_CHOLESKY, A):
-        L, info, report = native.cholesky(
-            A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
-        )
-        if report.asymmetric < 0:
-            if report.failed >= 0:
-                H, _ = reference.read_hermitian(A, symmetrize, check, name)
-                info = torch.where(errors.finite_elements(H), info, A.shape[-1] + 1)
-            return L, info
+def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor | None]:
+    """Lower factor and info of the Hermitian matrix that A stands for; info None for all 0."""
+    if torch.compiler.is_compiling():
+        if _opaque(A):
+            return torch.ops.linalg_kernels.cholesky(A, symmetrize)
+    elif _native_takes(_CHOLESKY, A):
+        tolerance = _tolerance(symmetrize, check)
+        L, found = native.cholesky(A, symmetrize=symmetrize, tolerance=tolerance)
+        if not found:
+            return L, None
+        if not found & native.ASYMMETRIC:
+            H, _ = reference.read_hermitian(A, symmetrize, check, name)
+            info = torch.empty(A.shape[:-2], dtype=torch.int32)
+            native.cholesky(A, symmetrize=symmetrize, info=info)
+            return L, torch.where(errors.finite_elements(H), info, A.shape[-1] + 1)
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.cholesky(H, finite=finite)
 
@@ -241,6 +284,27 @@ def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tenso
 def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
     """herm(L^-H Φ(L^H G) L^-1), the adjoint of A -> L; differentiable."""
     differentiable = torch.is_grad_enabled() and (L.requires_grad or G.requires_grad)
-    if not differentiable and L.shape == G.shape and _native_takes(_CHOLESKY, L, G):
-        return native.cholesky_vjp(L, G)
+    if not differentiable and L.shape == G.shape:
+        if torch.compiler.is_compiling():
+            if _opaque(L):
+                return torch.ops.linalg_kernels.cholesky_vjp(L, G)
+        elif _native_takes(_CHOLESKY, L, G):
+            return native.cholesky_vjp(L, G)
     return reference.cholesky_vjp(L, G)
+
+
+def pencil(
+    P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool, vectors: bool
+) -> native.Pencil | None:
+    """Sums over the log spectrum of P^-1 Q and what their gradient needs, natively or not at all.
+
+    None where the native library does not take it, or found something to be worded.
+    """
+    # Whichever is the larger set says whether it is worth it.
+    A, other = (P, Q) if P.numel() >= Q.numel() else (Q, P)
+    if torch.compiler.is_compiling() or not _native_takes(_SPECTRAL, A, other):
+        return None
+    pencil = native.pencil(
+        P, Q, alpha=alpha, beta=beta, root=root, vectors=vectors, tolerance=errors.ASYMMETRY
+    )
+    return None if pencil.found else pencil

@@ -4,8 +4,10 @@
  * LK_FLOAT64 and says what the void pointers hold. A batch may be empty, n is
  * at least 1. `threads` is an upper bound; results do not depend on it.
  *
- * Every function returns LK_OK or one of the LK_ERROR codes. What happened to
- * a single matrix is told in info[], one number a matrix.
+ * Every function returns an LK_ERROR code, which is negative, or the sum of
+ * what it found in at least one matrix of the batch, LK_NOT_FINITE and so on:
+ * LK_OK if there was nothing to tell. Which matrix it was stands in info[], one
+ * number a matrix; info may be null.
  */
 #ifndef LINALG_KERNELS_ABI_H
 #define LINALG_KERNELS_ABI_H
@@ -19,10 +21,16 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 3
+#define LK_ABI_VERSION 4
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
-enum { LK_OK = 0, LK_ERROR_ARGUMENT = 1, LK_ERROR_MEMORY = 2, LK_ERROR_ISA = 3 };
+enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
+enum {
+  LK_NOT_FINITE = 1,    /* NaN or Inf in a matrix */
+  LK_NOT_CONVERGED = 2, /* an eigenvalue was given up */
+  LK_NOT_POSITIVE = 4,  /* a matrix that must be positive definite is not */
+  LK_ASYMMETRIC = 8     /* max |A - A^T| > tolerance max |A| */
+};
 
 #ifdef __cplusplus
 extern "C" {
@@ -63,15 +71,11 @@ enum {
  * else they come in no order.
  *
  * info: 0; -1 if the matrix holds NaN or Inf (w, V, F are then NaN); 1 + the
- * index of an eigenvalue that did not converge.
- * asymmetry (or null): max |A - A^T| / max |A| of each matrix.
- * report: the first matrix whose info is not 0, and the first whose asymmetry
- * is above `tolerance` (infinite: not looked at); -1 for none. */
+ * index of an eigenvalue that did not converge. */
 LK_API int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                            const void* A, const void* L, int64_t L_stride, int32_t kind,
                            const void* table, double floor, int32_t sorted, void* w, void* V,
-                           void* F, int32_t* info, void* asymmetry, double tolerance,
-                           int64_t* report, int32_t threads);
+                           void* F, int32_t* info, double tolerance, int32_t threads);
 
 /* Daleckii-Krein: D = V (K o (V^T sym(E) V)) V^T, K_ij = f[w_i, w_j]. w may be
  * null for LK_TABLE. */
@@ -85,11 +89,10 @@ LK_API int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w
                           int32_t threads);
 
 /* L L^T = A. info: 0, or k if the leading minor of order k is not positive
- * definite or not finite; L is then NaN. symmetrize, asymmetry, tolerance and
- * report as above. */
+ * definite or not finite; L is then NaN. symmetrize and tolerance as above. */
 LK_API int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
-                           const void* A, void* L, int32_t* info, void* asymmetry,
-                           double tolerance, int64_t* report, int32_t threads);
+                           const void* A, void* L, int32_t* info, double tolerance,
+                           int32_t threads);
 
 /* gA = sym(L^-T Phi(L^T G) L^-1), the adjoint of A -> L. */
 LK_API int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L,
@@ -98,6 +101,30 @@ LK_API int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, cons
 /* Y = L^-1 sym(X) L^-T; L_stride as above. */
 LK_API int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L,
                              int64_t L_stride, const void* X, void* Y, int32_t threads);
+
+/* The eigenvalues of the pencil (Q, P), Q u = w P u with u^T P u = 1, for
+ * positive definite P and Q. Of the batch, matrix b belongs to the matrix
+ * b / P_repeat of P and b % Q_count of Q.
+ *
+ * logs: log w, in no order, exactly 0 where P and Q are equal. vectors: the
+ * u, one a row. value: alpha sum(log w)^2 + beta (sum log w)^2, or with `root`
+ * its square root. All may be null.
+ *
+ * What is not finite, not positive definite or did not converge gives NaN;
+ * `tolerance` as above, for P and Q. */
+LK_API int32_t lk_pencil(int32_t dtype, int64_t batch, int32_t n, const void* P,
+                         int64_t P_repeat, const void* Q, int64_t Q_count, double alpha,
+                         double beta, int32_t root, void* value, void* logs, void* vectors,
+                         double tolerance, int32_t threads);
+
+/* Gradients of a loss with gradient g (batch) in `value`, 0 where a root is 0:
+ * sum_i s_i / w_i u_i u_i^T with respect to Q and -sum_i s_i u_i u_i^T with
+ * respect to P, s_i the derivative with respect to log w_i. gP or gQ may be
+ * null. */
+LK_API int32_t lk_pencil_adjoint(int32_t dtype, int64_t batch, int32_t n, double alpha,
+                                 double beta, int32_t root, const void* value, const void* logs,
+                                 const void* vectors, const void* g, void* gP, void* gQ,
+                                 int32_t threads);
 
 #ifdef __cplusplus
 }

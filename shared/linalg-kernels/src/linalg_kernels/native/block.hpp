@@ -60,6 +60,17 @@ struct Lanes {
   int64_t matrix(int lane) const { return first + (lane < count ? lane : count - 1); }
 };
 
+// The same where matrices serve several elements of the batch: element b takes
+// matrix b / repeat % count.
+template <class T>
+struct SharedLanes : Lanes<T> {
+  int64_t repeat, matrices;
+
+  SharedLanes(Lanes<T> lanes, int64_t repeat_, int64_t matrices_)
+      : Lanes<T>(lanes), repeat(repeat_), matrices(matrices_) {}
+  int64_t matrix(int lane) const { return Lanes<T>::matrix(lane) / repeat % matrices; }
+};
+
 // Distance between the rows of an n x n matrix in a block, in vectors. A row of
 // cache lines that is a multiple of a power of two would put whole columns into
 // the same few sets of the cache.
@@ -86,9 +97,9 @@ struct Walk {
 
 // S <- the rows x columns matrices of the block's lanes, `stride` numbers apart
 // in memory.
-template <class T>
-static void load_block(const T* base, int64_t stride, int rows, int columns, int ld,
-                       Lanes<T> lanes, Vec<T>* S) {
+template <class T, class L>
+static void load_block(const T* base, int64_t stride, int rows, int columns, int ld, L lanes,
+                       Vec<T>* S) {
   constexpr int W = Simd<T>::lanes;
   const int size = rows * columns;
   const T* p[W];
@@ -139,8 +150,8 @@ static void store_block(T* base, int64_t stride, int rows, int columns, int ld, 
 }
 
 // Whole matrices (n x n) and vectors (n) of a contiguous batch.
-template <class T>
-static void load_square(const void* base, int64_t stride, int n, Lanes<T> lanes, Vec<T>* S) {
+template <class T, class L>
+static void load_square(const void* base, int64_t stride, int n, L lanes, Vec<T>* S) {
   load_block<T>(static_cast<const T*>(base), stride, n, n, leading(n), lanes, S);
 }
 template <class T>
@@ -155,6 +166,21 @@ template <class T>
 static void store_row(void* base, int n, Lanes<T> lanes, const Vec<T>* x) {
   store_block<T>(static_cast<T*>(base), n, 1, n, n, lanes, x);
 }
+
+// One number a matrix.
+template <class T>
+LK_INLINE Vec<T> load_lanes(const T* p, Lanes<T> lanes) {
+  Vec<T> v;
+  for (int l = 0; l < Simd<T>::lanes; ++l) v[l] = p[lanes.matrix(l)];
+  return v;
+}
+template <class T>
+LK_INLINE void store_lanes(T* p, Lanes<T> lanes, Vec<T> v) {
+  for (int l = 0; l < lanes.count; ++l) p[lanes.first + l] = v[l];
+}
+
+// Threads share the word in which it is told what was found.
+LK_INLINE void tell(int32_t* found, int32_t what) { __atomic_fetch_or(found, what, __ATOMIC_RELAXED); }
 
 }  // namespace LK_ISA
 }  // namespace lk

@@ -1,6 +1,5 @@
 // The C interface: choose the instruction set, cut the batch into blocks, run.
 #include <atomic>
-#include <cmath>
 #include <new>
 #include <string>
 #include <vector>
@@ -113,33 +112,6 @@ int32_t run(int32_t dtype, const Args& args, Kernel<Args> TypedKernels::*member,
   return call.out_of_memory ? LK_ERROR_MEMORY : LK_OK;
 }
 
-// Index of the first number for which `bad` holds, or -1.
-template <class T, class Bad>
-int64_t first_of(const T* x, int64_t count, Bad bad) {
-  for (int64_t i = 0; i < count; ++i)
-    if (bad(x[i])) return i;
-  return -1;
-}
-
-// Where asymmetries go: to the caller, to a buffer of this thread if only the
-// report is wanted, or nowhere.
-void* asymmetry_room(void* asymmetry, double tolerance, int64_t batch) {
-  thread_local std::vector<double> buffer;
-  if (asymmetry != nullptr || std::isinf(tolerance)) return asymmetry;
-  if ((int64_t)buffer.size() < batch) buffer.resize((size_t)batch);
-  return buffer.data();
-}
-
-void write_report(int32_t dtype, int64_t batch, const int32_t* info, const void* asymmetry,
-                  double tolerance, int64_t* report) {
-  report[0] = first_of(info, batch, [](int32_t i) { return i != 0; });
-  report[1] = -1;
-  if (asymmetry == nullptr) return;
-  auto bad = [tolerance](auto x) { return x > tolerance; };
-  report[1] = dtype == LK_FLOAT32 ? first_of(static_cast<const float*>(asymmetry), batch, bad)
-                                  : first_of(static_cast<const double*>(asymmetry), batch, bad);
-}
-
 }  // namespace
 }  // namespace lk
 
@@ -172,19 +144,13 @@ int32_t lk_select_isa(const char* name) {
 
 int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     const void* L, int64_t L_stride, int32_t kind, const void* table, double floor,
-                    int32_t sorted, void* w, void* V, void* F, int32_t* info, void* asymmetry,
-                    double tolerance, int64_t* report, int32_t threads) {
-  try {
-    asymmetry = asymmetry_room(asymmetry, tolerance, batch);
-  } catch (const std::bad_alloc&) {
-    return LK_ERROR_MEMORY;
-  }
+                    int32_t sorted, void* w, void* V, void* F, int32_t* info, double tolerance,
+                    int32_t threads) {
+  int32_t found = LK_OK;
   SpectralArgs args{batch, n, symmetrize, A, L, L_stride, {kind, table, floor},
-                    sorted, w, V, F, info, asymmetry};
+                    sorted, w, V, F, info, tolerance, &found};
   int32_t status = run(dtype, args, &TypedKernels::spectral, threads, true);
-  if (status != LK_OK) return status;
-  write_report(dtype, batch, info, asymmetry, tolerance, report);
-  return LK_OK;
+  return status < 0 ? status : found;
 }
 
 int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
@@ -201,17 +167,11 @@ int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const
 }
 
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
-                    void* L, int32_t* info, void* asymmetry, double tolerance, int64_t* report,
-                    int32_t threads) {
-  try {
-    asymmetry = asymmetry_room(asymmetry, tolerance, batch);
-  } catch (const std::bad_alloc&) {
-    return LK_ERROR_MEMORY;
-  }
-  CholeskyArgs args{batch, n, symmetrize, A, L, info, asymmetry};
+                    void* L, int32_t* info, double tolerance, int32_t threads) {
+  int32_t found = LK_OK;
+  CholeskyArgs args{batch, n, symmetrize, A, L, info, tolerance, &found};
   int32_t status = run(dtype, args, &TypedKernels::cholesky, threads);
-  if (status == LK_OK) write_report(dtype, batch, info, asymmetry, tolerance, report);
-  return status;
+  return status < 0 ? status : found;
 }
 
 int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L, const void* G,
@@ -224,4 +184,22 @@ int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, in
                       const void* X, void* Y, int32_t threads) {
   CongruenceArgs args{batch, n, L, L_stride, X, Y};
   return run(dtype, args, &TypedKernels::congruence, threads);
+}
+
+int32_t lk_pencil(int32_t dtype, int64_t batch, int32_t n, const void* P, int64_t P_repeat,
+                  const void* Q, int64_t Q_count, double alpha, double beta, int32_t root,
+                  void* value, void* logs, void* vectors, double tolerance, int32_t threads) {
+  int32_t found = LK_OK;
+  if (P_repeat < 1 || Q_count < 1) return LK_ERROR_ARGUMENT;
+  PencilArgs args{batch, n,     P,    P_repeat, Q,         Q_count, alpha,
+                  beta,  root,  value, logs,    vectors,   tolerance, &found};
+  int32_t status = run(dtype, args, &TypedKernels::pencil, threads, true);
+  return status < 0 ? status : found;
+}
+
+int32_t lk_pencil_adjoint(int32_t dtype, int64_t batch, int32_t n, double alpha, double beta,
+                          int32_t root, const void* value, const void* logs, const void* vectors,
+                          const void* g, void* gP, void* gQ, int32_t threads) {
+  PencilAdjointArgs args{batch, n, alpha, beta, root, value, logs, vectors, g, gP, gQ};
+  return run(dtype, args, &TypedKernels::pencil_adjoint, threads);
 }

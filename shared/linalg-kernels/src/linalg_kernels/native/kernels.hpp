@@ -19,6 +19,9 @@ enum Function {
   kTable = 7,
 };
 
+// What may be found in a matrix, numbered as in abi.h.
+enum Found { kNotFinite = 1, kNotConverged = 2, kNotPositive = 4, kAsymmetric = 8 };
+
 // f, with the exponent of every matrix (kPower) or a table (kTable), and a
 // floor below which eigenvalues are raised (-inf for none).
 struct FunctionArgs {
@@ -42,7 +45,8 @@ struct SpectralArgs {
   void* V;
   void* F;
   int32_t* info;  // 0; -1 for NaN or Inf in A; 1 + index of an eigenvalue that did not converge
-  void* asymmetry;  // max |A - A^T| / max |A|
+  double tolerance;
+  int32_t* found;  // what was found in some matrix
 };
 
 struct FrechetArgs {
@@ -71,7 +75,8 @@ struct CholeskyArgs {
   const void* A;
   void* L;
   int32_t* info;
-  void* asymmetry;
+  double tolerance;
+  int32_t* found;
 };
 
 struct CholeskyAdjointArgs {
@@ -91,6 +96,35 @@ struct CongruenceArgs {
   void* Y;
 };
 
+struct PencilArgs {
+  int64_t batch;
+  int32_t n;
+  const void* P;
+  int64_t P_repeat;
+  const void* Q;
+  int64_t Q_count;
+  double alpha, beta;
+  int32_t root;
+  void* value;
+  void* logs;
+  void* vectors;
+  double tolerance;
+  int32_t* found;
+};
+
+struct PencilAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  double alpha, beta;
+  int32_t root;
+  const void* value;
+  const void* logs;
+  const void* vectors;
+  const void* g;
+  void* gP;
+  void* gQ;
+};
+
 // Work on the blocks [first, last), with `scratch` of at least
 // scratch_bytes(n), aligned to 64.
 template <class Args>
@@ -104,6 +138,8 @@ struct TypedKernels {
   Kernel<CholeskyArgs> cholesky;
   Kernel<CholeskyAdjointArgs> cholesky_adjoint;
   Kernel<CongruenceArgs> congruence;
+  Kernel<PencilArgs> pencil;
+  Kernel<PencilAdjointArgs> pencil_adjoint;
 };
 
 struct Kernels {

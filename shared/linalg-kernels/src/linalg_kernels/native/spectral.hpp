@@ -29,11 +29,13 @@ constexpr size_t sweep_bytes(int n) {
   return (sizeof(Sweep) * (size_t)sweep_capacity(n) + 63) / 64 * 64;
 }
 
-// Everything about a block between loading and storing.
+// Everything about a block between loading and storing. Lanes that cannot be
+// computed are `bad`: a zero matrix takes their place, and NaN is their result.
 template <class T>
 struct Block {
   Vec<T>*S, *Z, *d, *e, *tau, *work, *rotations;
-  Mask<T> not_finite, failed;
+  Vec<T>* factor;  // room for a Cholesky factor, if it was asked for
+  Mask<T> bad, failed;
   Vec<T> scale_back;
 };
 
@@ -65,12 +67,10 @@ static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& differ
   }
 }
 
-// max |A - A^T| / max |A|, 0 for a zero matrix; nothing if `out` is null.
+// Tells of a matrix that is further from symmetric than it may be.
 template <class T>
-static void store_asymmetry(void* out, Lanes<T> lanes, Vec<T> size, Vec<T> difference) {
-  if (out == nullptr) return;
-  Vec<T> x = select(size > Vec<T>{}, difference / size, Vec<T>{});
-  for (int l = 0; l < lanes.count; ++l) static_cast<T*>(out)[lanes.first + l] = x[l];
+LK_INLINE void tell_asymmetry(int32_t* found, double tolerance, Vec<T> size, Vec<T> difference) {
+  if (any((Mask<T>)(difference > splat<T>(tolerance) * size))) tell(found, kAsymmetric);
 }
 
 // Largest entry of the lower triangle of S; NaN or Inf shows in `finite`.
@@ -95,43 +95,50 @@ LK_INLINE void scaling(Vec<T> size, Vec<T>& down, Vec<T>& back) {
   back = (Vec<T>)((2 * Simd<T>::bias - field) << bits);
 }
 
+// Zero in the bad lanes and entries of a size about 1 in the others; S has
+// entries up to `size`.
 template <class T>
-static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
+static void prepare_lanes(Block<T>& b, int n, Vec<T> size) {
   using V = Vec<T>;
-  const int n = a.n;
   const int ld = leading(n);
-  V size, difference, finite;
-  load_square<T>(a.A, (int64_t)n * n, n, lanes, b.S);
-  fold<T>(b.S, n, a.symmetrize, size, difference, finite);
-  store_asymmetry<T>(a.asymmetry, lanes, size, difference);
-  if (a.L != nullptr) {
-    mirror<T>(b.S, n);
-    load_square<T>(a.L, a.L_stride, n, lanes, b.Z);
-    invert_diagonal<T>(b.Z, n, b.work);
-    forward_substitute<T>(b.Z, b.work, n, b.S, ld, 1);
-    forward_substitute<T>(b.Z, b.work, n, b.S, 1, ld);
-    size = V{};
-    measure<T>(b.S, n, size, finite);
-  }
-  b.not_finite = (Mask<T>)~(finite == V{});
   V down;
   scaling<T>(size, down, b.scale_back);
-  if (any(b.not_finite)) {
+  if (any(b.bad)) {
     for (int i = 0; i < n; ++i)
-      for (int j = 0; j <= i; ++j)
-        b.S[i * ld + j] = select(b.not_finite, V{}, b.S[i * ld + j]);
-    down = select(b.not_finite, set(T(1)), down);
-    b.scale_back = select(b.not_finite, set(T(1)), b.scale_back);
+      for (int j = 0; j <= i; ++j) b.S[i * ld + j] = select(b.bad, V{}, b.S[i * ld + j]);
+    down = select(b.bad, set(T(1)), down);
+    b.scale_back = select(b.bad, set(T(1)), b.scale_back);
   }
   for (int i = 0; i < n; ++i)
     for (int j = 0; j <= i; ++j) b.S[i * ld + j] *= down;
 }
 
+// S <- L^-1 S L^-T, on the lower triangle. `inverse` holds 1 / L_ii.
 template <class T>
-LK_INLINE Vec<T> load_lanes(const T* p, Lanes<T> lanes) {
-  Vec<T> v;
-  for (int l = 0; l < Simd<T>::lanes; ++l) v[l] = p[lanes.matrix(l)];
-  return v;
+static void whiten(const Vec<T>* L, const Vec<T>* inverse, int n, Vec<T>* S) {
+  const int ld = leading(n);
+  mirror<T>(S, n);
+  forward_substitute<T>(L, inverse, n, S, ld, 1, false);
+  forward_substitute<T>(L, inverse, n, S, 1, ld, true);
+}
+
+template <class T>
+static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
+  using V = Vec<T>;
+  const int n = a.n;
+  V size, difference, finite;
+  load_square<T>(a.A, (int64_t)n * n, n, lanes, b.S);
+  fold<T>(b.S, n, a.symmetrize, size, difference, finite);
+  tell_asymmetry<T>(a.found, a.tolerance, size, difference);
+  if (a.L != nullptr) {
+    load_square<T>(a.L, a.L_stride, n, lanes, b.Z);
+    invert_diagonal<T>(b.Z, n, b.work);
+    whiten<T>(b.Z, b.work, n, b.S);
+    size = V{};
+    measure<T>(b.S, n, size, finite);
+  }
+  b.bad = (Mask<T>)~(finite == V{});
+  prepare_lanes<T>(b, n, size);
 }
 
 // f(w) for the n eigenvalues of a block.
@@ -225,79 +232,107 @@ static void fill(Vec<T>* S, int size, Mask<T> where, Vec<T> x) {
 }
 
 template <class T>
-static void finish_block(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
+static void store_eigensystem(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   const int n = a.n, ld = leading(n);
   for (int i = 0; i < n; ++i) b.d[i] *= b.scale_back;
   if (a.sorted) sort_eigenvalues<T>(b.d, a.V != nullptr || a.F != nullptr ? b.Z : nullptr, n);
-  const bool bad = any(b.not_finite);
+  const bool bad = any(b.bad);
   if (a.F != nullptr) {
     values<T>(a.f, lanes, n, b.d, b.e);
     outer_products<T>(b.e, b.Z, ld, 1, n, b.rotations, b.S);
-    if (bad) fill<T>(b.S, n * ld, b.not_finite, not_a_number<T>());
+    if (bad) fill<T>(b.S, n * ld, b.bad, not_a_number<T>());
     store_square<T>(a.F, n, lanes, b.S);
   }
-  if (bad) fill<T>(b.d, n, b.not_finite, not_a_number<T>());
+  if (bad) fill<T>(b.d, n, b.bad, not_a_number<T>());
   if (a.w != nullptr) store_row<T>(a.w, n, lanes, b.d);
   if (a.V != nullptr) {
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < n; ++j) b.S[i * ld + j] = b.Z[j * ld + i];
-    if (bad) fill<T>(b.S, n * ld, b.not_finite, not_a_number<T>());
+    if (bad) fill<T>(b.S, n * ld, b.bad, not_a_number<T>());
     store_square<T>(a.V, n, lanes, b.S);
   }
-  Mask<T> info = select(b.not_finite, Mask<T>{} - 1, b.failed);
+  if (bad) tell(a.found, kNotFinite);
+  if (any((Mask<T>)(b.failed != 0))) tell(a.found, kNotConverged);
+  if (a.info == nullptr) return;
+  Mask<T> info = select(b.bad, Mask<T>{} - 1, b.failed);
   for (int l = 0; l < lanes.count; ++l) a.info[lanes.first + l] = (int32_t)info[l];
 }
 
-template <class T, int G>
-static void spectral_group(const SpectralArgs& a, int64_t first, char* scratch) {
-  using V = Vec<T>;
-  const int n = a.n;
-  Sweep* sweeps = reinterpret_cast<Sweep*>(scratch);
-  V* memory = reinterpret_cast<V*>(scratch + sweep_bytes(n));
-  const bool vectors = a.V != nullptr || a.F != nullptr;
-  Block<T> block[G];
-  Tridiagonal<T> tridiagonal[G];
-  for (int g = 0; g < G; ++g) {
-    Block<T>& b = block[g];
-    V* p = memory + g * block_vectors(n);
-    b.S = p;
-    b.Z = b.S + matrix_vectors(n);
-    b.d = b.Z + matrix_vectors(n);
-    b.e = b.d + n;
-    b.tau = b.e + n;
-    b.work = b.tau + n;
-    b.rotations = b.work + n;
-    load_matrices<T>(a, Lanes<T>(first + g, a.batch), b);
-    tridiagonalize<T>(b.S, n, b.d, b.e, b.tau, b.work);
-    if (vectors) form_q_transposed<T>(b.S, n, b.tau, b.Z);
-    tridiagonal[g] = {b.d, b.e, b.Z, b.rotations};
+// What happens to the matrices of a batch on their way through eigensystems:
+// load(lanes, block) leaves S, `bad` and `scale_back`, store(lanes, block) takes
+// the eigenvalues d (to be scaled back) and the eigenvectors, rows of Z.
+template <class T, class Load, class Store>
+struct Passage {
+  int64_t batch;
+  int n;
+  bool vectors, factor;
+  Load load;
+  Store store;
+
+  template <int G>
+  void group(int64_t first, char* scratch) const {
+    using V = Vec<T>;
+    Sweep* sweeps = reinterpret_cast<Sweep*>(scratch);
+    V* p = reinterpret_cast<V*>(scratch + sweep_bytes(n));
+    Block<T> block[G];
+    Tridiagonal<T> tridiagonal[G];
+    for (int g = 0; g < G; ++g) {
+      Block<T>& b = block[g];
+      b.S = p;
+      b.Z = b.S + matrix_vectors(n);
+      b.d = b.Z + matrix_vectors(n);
+      b.e = b.d + n;
+      b.tau = b.e + n;
+      b.work = b.tau + n;
+      b.rotations = b.work + n;
+      p = b.rotations + rotation_vectors(n);
+      b.factor = p;
+      if (factor) p += matrix_vectors(n);
+      load(Lanes<T>(first + g, batch), b);
+      tridiagonalize<T>(b.S, n, b.d, b.e, b.tau, b.work);
+      if (vectors) form_q_transposed<T>(b.S, n, b.tau, b.Z);
+      tridiagonal[g] = {b.d, b.e, b.Z, b.rotations};
+    }
+    Mask<T> failed[G];
+    if (vectors)
+      implicit_ql<T, G, true>(tridiagonal, n, sweeps, failed);
+    else
+      implicit_ql<T, G, false>(tridiagonal, n, sweeps, failed);
+    for (int g = 0; g < G; ++g) {
+      block[g].failed = failed[g];
+      store(Lanes<T>(first + g, batch), block[g]);
+    }
   }
-  Mask<T> failed[G];
-  if (vectors)
-    implicit_ql<T, G, true>(tridiagonal, n, sweeps, failed);
-  else
-    implicit_ql<T, G, false>(tridiagonal, n, sweeps, failed);
-  for (int g = 0; g < G; ++g) {
-    block[g].failed = failed[g];
-    finish_block<T>(a, Lanes<T>(first + g, a.batch), block[g]);
+
+  void blocks(int64_t first, int64_t last, void* scratch) const {
+    char* memory = static_cast<char*>(scratch);
+    // Small batches are worth more as separate blocks on separate threads.
+    const bool many = batch >= 4 * Simd<T>::lanes;
+    const int G = many ? group_size(n) : 1;
+    while (first < last) {
+      if (G == 2 && last - first >= 2) {
+        group<2>(first, memory);
+        first += 2;
+      } else {
+        group<1>(first, memory);
+        first += 1;
+      }
+    }
   }
+};
+
+template <class T, class Load, class Store>
+static void pass_through(int64_t batch, int n, bool vectors, bool factor, int64_t first,
+                         int64_t last, void* scratch, Load load, Store store) {
+  Passage<T, Load, Store>{batch, n, vectors, factor, load, store}.blocks(first, last, scratch);
 }
 
 template <class T>
 static void spectral_blocks(const SpectralArgs& a, int64_t first, int64_t last, void* scratch) {
-  char* memory = static_cast<char*>(scratch);
-  // Small batches are worth more as separate blocks on separate threads.
-  const bool many = a.batch >= 4 * Simd<T>::lanes;
-  const int G = many ? group_size(a.n) : 1;
-  while (first < last) {
-    if (G == 2 && last - first >= 2) {
-      spectral_group<T, 2>(a, first, memory);
-      first += 2;
-    } else {
-      spectral_group<T, 1>(a, first, memory);
-      first += 1;
-    }
-  }
+  pass_through<T>(
+      a.batch, a.n, a.V != nullptr || a.F != nullptr, false, first, last, scratch,
+      [&a](Lanes<T> lanes, Block<T>& b) { load_matrices<T>(a, lanes, b); },
+      [&a](Lanes<T> lanes, Block<T>& b) { store_eigensystem<T>(a, lanes, b); });
 }
 
 // D = V (K o (V^T sym(E) V)) V^T
