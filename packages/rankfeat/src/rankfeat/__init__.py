@@ -16,6 +16,7 @@ from rankfeat.removal import (
 )
 from rankfeat.scores import MSP, Energy, MaxLogit
 from rankfeat.streaming import ScoreCounter
+from rankfeat.suggest import Suggestion, singular_values, suggest_layers
 
 __all__ = [
     # on a model, layers by name
@@ -30,5 +31,6 @@ __all__ = [
     # metrics of two samples of scores
     "auroc", "fpr95", "aupr", "Convention", "PAPER", "OPENOOD", "ScoreCounter",
     # on data
+    "suggest_layers", "Suggestion", "singular_values",
     "evaluate", "Evaluation", "shard", "check_drift", "Drift",
 ]  # fmt: skip

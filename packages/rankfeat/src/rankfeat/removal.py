@@ -35,6 +35,11 @@ def _named_layout(F: Tensor, layout: Layout) -> str:
     return named
 
 
+def matrices(F: Float[Tensor, "b *feature"], layout: Layout = "auto") -> Float[Tensor, "b m n"]:
+    """The matrix of each sample: channels x positions of a map, tokens x channels of a sequence."""
+    return F.flatten(2) if _named_layout(F, layout) == "nchw" else F.flatten(1, -2)
+
+
 def remove_feature(
     F: Float[Tensor, "b *feature"],
     layout: Layout = "auto",
@@ -70,8 +75,7 @@ def remove_feature(
     """
     if not F.is_floating_point():
         raise TypeError(f"features must be floating point, got {F.dtype}")
-    named = _named_layout(F, layout)
-    X = F.flatten(2) if named == "nchw" else F.flatten(1, -2)
+    X = matrices(F, layout)
     if 1 in X.shape[1:]:
         if not torch.compiler.is_compiling():
             warnings.warn(
