@@ -7,8 +7,8 @@ from spd_metrics.experiments import emg
 
 
 def test_figures_of_pyriemann(monkeypatch):
-    metrics = {"affine-invariant": AffineInvariant(), "log-Euclidean": LogEuclidean()}
-    monkeypatch.setattr(emg, "METRICS", metrics)
+    compared = {"affine-invariant": AffineInvariant(), "log-Euclidean": LogEuclidean()}
+    monkeypatch.setattr(emg, "metrics", lambda _: compared)
     rows = {row.label: row for row in emg.run(Trial(seed=0, parameters={}))}
     assert len(rows) == 2 * 12
     for figure in emg.experiment.figures:

@@ -42,3 +42,6 @@ def test_interpolation():
         assert rows[f"{name}, swelling"] == pytest.approx(1, abs=1e-9)
         assert rows[f"{name}, bend of log det"] < 1e-9
     assert rows["power-Cholesky, bend of log det"] > 0.1
+    # Every metric on SPD matrices is there.
+    assert len({label.rpartition(",")[0] for label in rows}) == 12
+    assert rows["generalised Bures-Wasserstein, bend of log det"] > 0.1

@@ -109,6 +109,11 @@ def test_small_powers_approach_their_limits(theta):
     close(PowerCholesky(theta).dist(P, Q), LogCholesky().dist(P, Q), slack)
     L, K = torch.linalg.cholesky(P), torch.linalg.cholesky(Q)
     close(CholeskyPower(theta).log(L, K), CholeskyLog().log(L, K), slack)
+    # The diagonal of this one carries a quarter of the inverse weight.
+    diagonals = (T.diagonal(dim1=-2, dim2=-1).log() for T in (L, K))
+    step = next(diagonals) - next(diagonals)
+    squared = ((L - K).tril(-1) ** 2).sum((-2, -1)) + (step**2).sum(-1) / (4 * 0.3)
+    close(BuresWassersteinCholesky(theta, weight=0.3).dist(P, Q), squared.sqrt(), slack)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +181,17 @@ def test_bures_wasserstein_keeps_its_digits_near_the_diagonal():
 
 # --- domains --------------------------------------------------------------------------------
 
+
+def weighted(_, domain="raise"):
+    """The weighted metric has no power: the argument of the others' is left out."""
+    weight = [[2.0, 0.5, 0.1], [0.5, 1.0, -0.2], [0.1, -0.2, 0.7]]
+    return GeneralizedBuresWasserstein(weight, domain)
+
+
 INCOMPLETE = [
     PowerEuclidean,
     BuresWasserstein,
+    weighted,
     PowerCholesky,
     BuresWassersteinCholesky,
     CholeskyPower,
@@ -269,6 +282,28 @@ def test_gyrogroup_laws(metric):
     mean = gyro_barycenter(metric, P)
     moved = metric.gyro_add(Q[0], P)
     close(gyro_barycenter(metric, moved), metric.gyro_add(Q[0], mean), 1e-8)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [CholeskyLog(), CholeskyPower(0.5), CholeskyBuresWasserstein(0.5, (0.5, 1.0, 2.0))],
+    ids=repr,
+)
+def test_gyro_structures_of_cholesky_factors(metric):
+    # Table 1 of Chen et al.: coordinates of the diagonal add up.
+    L, K = (torch.linalg.cholesky(T) for T in near_identity())
+    a = {"CholeskyLog": 0.0, "CholeskyPower": 0.5}.get(type(metric).__name__, 0.25)
+    l, k = (T.diagonal(dim1=-2, dim2=-1) for T in (L, K))  # noqa: E741
+    both = l * k if a == 0 else (l**a + k**a - 1) ** (1 / a)
+    scaled = l**0.3 if a == 0 else (0.3 * l**a + 0.7) ** (1 / a)
+    inverse = 1 / l if a == 0 else (2 - l**a) ** (1 / a)
+    close(metric.gyro_add(L, K), (L + K).tril(-1) + torch.diag_embed(both))
+    close(metric.gyro_scale(0.3, L), 0.3 * L.tril(-1) + torch.diag_embed(scaled))
+    close(metric.gyro_neg(L), -L.tril(-1) + torch.diag_embed(inverse))
+    close(gyro_dist(metric, L, K), metric.dist(L, K), 1e-10)
+    close(gyrate(metric, L, K, L.flip(0)), L.flip(0))
+    moved = gyro_barycenter(metric, metric.gyro_add(K[0], L))
+    close(moved, metric.gyro_add(K[0], gyro_barycenter(metric, L)), 1e-8)
 
 
 @pytest.mark.parametrize("metric", [LogEuclidean(), LogCholesky(), PowerCholesky(0.5)], ids=repr)

@@ -4,12 +4,14 @@
 formulas of their own (keys `reference/…`). Keys are file/operation; means are of all 30 of `P`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from linalg_kernels import lyapunov
+from linalg_kernels import lyapunov, triangular_congruence
 from spd_metrics import (
     AffineInvariant,
     BuresWasserstein,
@@ -19,7 +21,9 @@ from spd_metrics import (
     LogEuclidean,
     PowerCholesky,
     PowerEuclidean,
+    Pullback,
 )
+from spd_metrics.affine_invariant import AffineInvariantGeometry
 
 GOLDEN = {
     key: torch.from_numpy(array)
@@ -127,6 +131,64 @@ def test_log_cholesky_of_the_official_code(theta):
     assert_golden(metric.gyro_add(Q, P), key + "prod_Q_P")
     assert_golden(metric.gyro_add(metric.gyro_neg(Q), P), key + "invprod_Q_P")
     for t in ("0", "0.25", "0.5", "1"):
+        assert_golden(metric.geodesic(P, Q, float(t)), f"{key}geodesic_t{t}")
+
+
+@dataclass(frozen=True)
+class InverseLocal:
+    """The differential of P -> L^-1 L^-T at P = L L^T."""
+
+    L: torch.Tensor
+    X: torch.Tensor
+
+    @staticmethod
+    def along(L, V):
+        half = triangular_congruence(L, V)
+        half = half.tril(-1) + torch.diag_embed(half.diagonal(dim1=-2, dim2=-1) / 2)
+        inverse = torch.linalg.inv(L)
+        Z = half @ inverse
+        return -(Z @ inverse.mT) - inverse @ Z.mT
+
+    def push(self, V):
+        return self.along(self.L, V)
+
+    def pull(self, W):
+        # The chart is its own inverse.
+        return self.along(torch.linalg.cholesky(self.X), W)
+
+
+@dataclass(frozen=True)
+class LieCholeskyInverse:
+    """The inverse of the group of Cholesky factors."""
+
+    kind: Literal["symmetric"] = "symmetric"
+
+    def __call__(self, P, name="P"):
+        return self.at(P, name).X
+
+    def at(self, P, name="P"):  # noqa: ARG002
+        L = torch.linalg.cholesky(P)
+        inverse = torch.linalg.inv(L)
+        return InverseLocal(L, inverse @ inverse.mT)
+
+    def inverse(self, X):
+        return self(X)
+
+
+class RightInvariant(Pullback):
+    """CRIM of the LieBN toolbox: affine-invariant after the inverse, as a user would write it."""
+
+    chart = LieCholeskyInverse()
+    geometry = AffineInvariantGeometry()
+
+
+def test_a_metric_of_ones_own_gives_the_official_right_invariant_one():
+    key = "aim_lem_lcm_crim/crim_"
+    P, Q, V, _ = short("aim_lem_lcm_crim", 2)
+    metric = RightInvariant()
+    assert_golden(metric.log(P, Q), key + "log_P_Q")
+    assert_golden(metric.exp(P, V), key + "exp_P_V")
+    for t in ("0.25", "0.5"):
         assert_golden(metric.geodesic(P, Q, float(t)), f"{key}geodesic_t{t}")
 
 

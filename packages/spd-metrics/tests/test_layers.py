@@ -207,6 +207,18 @@ def test_same_values_as_spd_learn():
     torch.testing.assert_close(LogEig("full")(P), logeig(P))
 
 
+def test_the_same_logits_with_our_layers_in_spd_learns_network():
+    net = spd_learn.models.SPDNet(input_type="cov", n_chans=6, n_outputs=3, subspacedim=4)
+    P = draw(5, 6).float()
+    want = net(P).detach()
+    bimap = BiMap(6, 4)
+    with torch.no_grad():
+        bimap.weight = net.bimap.weight[0].mT
+    for name, layer in {"bimap": bimap, "reeig": ReEig(1e-4)}.items():
+        setattr(net, name, layer)
+    torch.testing.assert_close(net(P), want, rtol=1e-4, atol=1e-4)
+
+
 def test_our_layers_in_spd_learns_networks():
     net = spd_learn.models.SPDNet(input_type="cov", n_chans=6, n_outputs=3, subspacedim=4)
     for name, layer in {"bimap": BiMap(6, 4), "reeig": ReEig(1e-4), "logeig": LogEig()}.items():

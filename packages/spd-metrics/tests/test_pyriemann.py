@@ -6,15 +6,33 @@ import torch
 from linalg_kernels.testing import random_spd
 from pyriemann.geometry import mean as means
 from pyriemann.geometry import tangentspace
-from pyriemann.geometry.distance import distance
-from pyriemann.geometry.geodesic import geodesic
-from spd_metrics import AffineInvariant, LogCholesky, LogEuclidean
+from pyriemann.geometry.distance import distance, distance_poweuclid
+from pyriemann.geometry.geodesic import geodesic, geodesic_functions
+from spd_metrics import (
+    AffineInvariant,
+    BuresWasserstein,
+    LogCholesky,
+    LogEuclidean,
+    PowerCholesky,
+    PowerEuclidean,
+)
 
 PAIRS = [
     pytest.param(AffineInvariant(), "riemann", id="riemann"),
     pytest.param(LogEuclidean(), "logeuclid", id="logeuclid"),
     pytest.param(LogCholesky(), "logchol", id="logchol"),
+    pytest.param(PowerEuclidean(), "euclid", id="euclid"),
+    pytest.param(PowerEuclidean(-1.0), "harmonic", id="harmonic"),
+    pytest.param(PowerCholesky(), "chol", id="chol"),
+    pytest.param(BuresWasserstein(), "wasserstein", id="wasserstein"),
 ]
+
+
+def having(functions):
+    """Those of PAIRS for which pyRiemann has the operation."""
+    return [pair for pair in PAIRS if pair.values[1] in functions]
+
+
 # Two matrices of condition 1e4 see each other at a condition of 1e8.
 INPUTS = [
     pytest.param(20.0, 1.0, 1e-11, id="ordinary"),
@@ -61,7 +79,7 @@ def test_distance(metric, name, cond, scale, rtol):
 
 
 @pytest.mark.parametrize(("cond", "scale", "rtol"), INPUTS)
-@pytest.mark.parametrize(("metric", "name"), PAIRS)
+@pytest.mark.parametrize(("metric", "name"), having(tangentspace.log_map_functions))
 def test_log_and_exp(metric, name, cond, scale, rtol):
     P, Q = draw(cond, scale, 1), draw(cond, scale, 2)
     base = P[0]
@@ -77,7 +95,7 @@ def test_log_and_exp(metric, name, cond, scale, rtol):
 
 
 @pytest.mark.parametrize(("cond", "scale", "rtol"), INPUTS)
-@pytest.mark.parametrize(("metric", "name"), PAIRS)
+@pytest.mark.parametrize(("metric", "name"), having(geodesic_functions))
 def test_geodesic(metric, name, cond, scale, rtol):
     P, Q = draw(cond, scale, 1), draw(cond, scale, 2)
     want = np.stack(
@@ -99,10 +117,24 @@ def test_weighted_mean(metric, name, cond, scale, rtol):
 
 
 @pytest.mark.parametrize(("cond", "scale", "rtol"), INPUTS)
-@pytest.mark.parametrize(("metric", "name"), PAIRS)
+@pytest.mark.parametrize(("metric", "name"), having(tangentspace.transport_functions))
 def test_transport(metric, name, cond, scale, rtol):
     skip_absolute_ties(name, scale)
     P, Q = draw(cond, scale, 1), draw(cond, scale, 2)
     V = tangent_at(P[0], 4)[None]
     want = tangentspace.transport(V.numpy(), P[0].numpy(), Q[0].numpy(), metric=name)
     assert_close(metric.transport(P[0], Q[0], V), want, 30 * rtol)
+
+
+@pytest.mark.parametrize("power", [0.5, -0.5, 2.0])
+def test_power_euclidean(power):
+    P, Q = draw(20.0, 1.0, 1), draw(20.0, 1.0, 2)
+    metric = PowerEuclidean(power)
+    want = np.array(
+        [distance_poweuclid(p, q, power) for p, q in zip(P.numpy(), Q.numpy(), strict=True)]
+    )
+    # theirs is not divided by the power
+    assert_close(metric.dist(P, Q), want / abs(power), 1e-11)
+    weights = torch.linspace(1, 2, len(P), dtype=P.dtype)
+    want = means.mean_poweuclid(P.numpy(), power, sample_weight=weights.numpy())
+    assert_close(metric.mean(P, weights)[None], want[None], 1e-11)

@@ -1,7 +1,10 @@
 """The metrics that experiments compare, by the names of their rows."""
 
+from linalg_kernels import karcher_mean
+from torch import Tensor
+
 from spd_metrics.affine_invariant import AffineInvariant
-from spd_metrics.bures_wasserstein import BuresWasserstein
+from spd_metrics.bures_wasserstein import BuresWasserstein, GeneralizedBuresWasserstein
 from spd_metrics.cholesky_product import BuresWassersteinCholesky, PowerCholesky
 from spd_metrics.log_cholesky import LogCholesky
 from spd_metrics.log_euclidean import LogEuclidean
@@ -21,3 +24,9 @@ METRICS: dict[str, Pullback] = {
     "Bures-Wasserstein-Cholesky": BuresWassersteinCholesky(),
     "Bures-Wasserstein-Cholesky, θ=½": BuresWassersteinCholesky(theta=0.5),
 }
+
+
+def metrics(X: Tensor) -> dict[str, Pullback]:
+    """`METRICS`, and the weighted Bures-Wasserstein metric seen from the mean of X (b, n, n)."""
+    weighted = GeneralizedBuresWasserstein(karcher_mean(X))
+    return METRICS | {"generalised Bures-Wasserstein": weighted}
