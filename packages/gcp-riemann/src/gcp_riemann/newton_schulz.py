@@ -18,7 +18,6 @@ beside M_k and Y_k: five products a step. Nothing but the current M and Y is kep
 gradient to come.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -36,9 +35,11 @@ CUSHION = 0.05
 """The smallest lower end that a factor is made for: below, it would gain next to nothing more."""
 
 
-@functools.lru_cache
+_FACTORS: dict[int, tuple[float, ...]] = {}
+
+
 def factors(iters: int, scaling: Scaling = "spectrum") -> tuple[float, ...]:
-    """α of each step.
+    """α of each step; computed once for each `iters` and `scaling`.
 
     For "spectrum" those that take the longest interval [l, 1] of x = √(λ/c) to within 10^(2 -
     iters) of 1, but 1 % for less than five steps; the last two of more than four are plain, and
@@ -46,6 +47,13 @@ def factors(iters: int, scaling: Scaling = "spectrum") -> tuple[float, ...]:
     """
     if scaling == "trace":
         return (1.0,) * iters
+    # A dictionary and not functools.cache, which torch.compile warns of.
+    if iters not in _FACTORS:
+        _FACTORS[iters] = _found(iters)
+    return _FACTORS[iters]
+
+
+def _found(iters: int) -> tuple[float, ...]:
     plain = 0 if iters < 5 else 2
     tolerance = min(10.0 ** (2 - iters), 1e-2)
     low, high = 1e-12, 1.0

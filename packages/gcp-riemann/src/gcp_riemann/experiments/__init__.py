@@ -1,0 +1,1 @@
+"""Experiments of the workspace's command; they need the extra `experiments`."""
