@@ -1,0 +1,1 @@
+"""Experiments on real generators, run by the command `eigenworks`."""
