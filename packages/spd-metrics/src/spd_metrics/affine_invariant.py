@@ -13,6 +13,8 @@ from linalg_kernels import (
     expm,
     karcher_mean,
     logm,
+    pencil_log_norm,
+    pencil_log_square,
     powm,
     scalar,
     sqrtm,
@@ -21,11 +23,10 @@ from linalg_kernels import (
 from torch import Tensor
 
 from spd_metrics import inputs
-from spd_metrics.charts import SMALL_THETA, Chart, box_cox, power
+from spd_metrics.charts import SMALL_THETA, Chart, Identity, box_cox, power
 from spd_metrics.euclidean import Euclidean, check_alpha_beta, trace_inner, trace_sharp
 from spd_metrics.fixed_point import iterate
 from spd_metrics.geometry import Geometry
-from spd_metrics.log_spectrum import log_sums, relative_log_sums
 from spd_metrics.metric import Pullback
 
 
@@ -76,26 +77,14 @@ class AffineInvariantGeometry(Geometry):
         return _symmetric(L @ trace_sharp(L.mT @ W @ L, self.alpha, self.beta) @ L.mT)
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:
-        return self._squared(relative_log_sums(X, Y), X, Y)
-
-    def pairwise_dist2(self, X: Tensor, Y: Tensor) -> Tensor:
-        # One factorisation for each X, not for each pair.
-        L = _factor(X)
-        rows = max(1, (1 << 22) // max(1, Y.numel()))
-        tiles = []
-        for x, factor in zip(X.split(rows, dim=-3), L.split(rows, dim=-3), strict=True):
-            pair = x[..., :, None, :, :], Y[..., None, :, :, :]
-            sums = log_sums(triangular_congruence(factor[..., :, None, :, :], pair[1]))
-            tiles.append(self._squared(sums, *pair))
-        return torch.cat(tiles, dim=-2)
-
-    def _squared(self, sums: tuple[Tensor, Tensor], X: Tensor, Y: Tensor) -> Tensor:
         check_alpha_beta(X.shape[-1], self.alpha, self.beta)
-        value = sums[0] if self.alpha == 1 else self.alpha * sums[0]
-        if self.beta != 0:
-            value = value + self.beta * sums[1] * sums[1]
-        # The eigenvalues at X = Y are 1 up to rounding, and so is the direction of a gradient.
-        return torch.where((X == Y).all(-1).all(-1), 0, value)
+        return pencil_log_square(X, Y, alpha=self.alpha, beta=self.beta)
+
+    def dist_seen_through(self, chart: Chart, P: Tensor, Q: Tensor) -> Tensor:
+        check_alpha_beta(P.shape[-1], self.alpha, self.beta)
+        if not isinstance(chart, Identity):
+            P, Q = chart(P, "P"), chart(Q, "Q")
+        return pencil_log_norm(P, Q, alpha=self.alpha, beta=self.beta)
 
     def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:
         # The log-Euclidean mean is closer than the arithmetic one, for less than a step's work.
