@@ -388,9 +388,7 @@ def test_matrices_are_checked():
         LogEuclidean().dist(P, Q[:1].repeat(3, 1, 1))
 
 
-@pytest.mark.parametrize(
-    "metric", [AffineInvariant(), BuresWasserstein(), BuresWasserstein(4e-3)], ids=repr
-)
+@pytest.mark.parametrize("metric", [AffineInvariant(), BuresWasserstein()], ids=repr)
 def test_a_looser_tolerance_of_an_iterated_mean(metric):
     X, _ = draw(count=12)
     exact, loose = metric.mean(X), metric.mean(X, tol=1e-3)

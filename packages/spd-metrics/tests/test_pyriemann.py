@@ -88,7 +88,8 @@ def test_log_and_exp(metric, name, cond, scale, rtol):
     options = {"C12": True} if name == "riemann" else {}
     want = tangentspace.log_map(Q.numpy(), base.numpy(), metric=name, **options)
     assert_close(metric.log(base, Q), want, rtol)
-    V = tangent_at(base, 3)[None]
+    # Euclidean geodesics end soon.
+    V = tangent_at(base, 3)[None] / (10 if name == "euclid" else 1)
     options = {"Cm12": True} if name == "riemann" else {}
     want = tangentspace.exp_map(V.numpy(), base.numpy(), metric=name, **options)
     assert_close(metric.exp(base, V), want, rtol)
@@ -107,6 +108,8 @@ def test_geodesic(metric, name, cond, scale, rtol):
 @pytest.mark.parametrize(("cond", "scale", "rtol"), INPUTS)
 @pytest.mark.parametrize(("metric", "name"), PAIRS)
 def test_weighted_mean(metric, name, cond, scale, rtol):
+    if name == "wasserstein" and scale != 1:
+        pytest.skip("pyRiemann's iteration stops at an absolute size of its steps")
     if name == "riemann" and cond > 1e3:
         pytest.skip("pyRiemann's iteration shortens its steps until it stands still")
     X = draw(cond, scale, 1)
@@ -133,8 +136,7 @@ def test_power_euclidean(power):
     want = np.array(
         [distance_poweuclid(p, q, power) for p, q in zip(P.numpy(), Q.numpy(), strict=True)]
     )
-    # theirs is not divided by the power
-    assert_close(metric.dist(P, Q), want / abs(power), 1e-11)
+    assert_close(metric.dist(P, Q), want, 1e-11)
     weights = torch.linspace(1, 2, len(P), dtype=P.dtype)
     want = means.mean_poweuclid(P.numpy(), power, sample_weight=weights.numpy())
     assert_close(metric.mean(P, weights)[None], want[None], 1e-11)
