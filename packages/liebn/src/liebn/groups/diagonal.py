@@ -9,7 +9,8 @@ reference for tests; at small orders their passes over memory cost more than the
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from liebn.first_order import refuse_second_derivative
 
 
 class _LogDiagonal(Function):
@@ -22,8 +23,8 @@ class _LogDiagonal(Function):
         return X
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, G):
+        refuse_second_derivative("log_diagonal")
         (diagonal,) = ctx.saved_tensors
         gL = G.clone()
         gL.diagonal(dim1=-2, dim2=-1).div_(diagonal)
@@ -39,8 +40,8 @@ class _ExpDiagonal(Function):
         return L
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, G):
+        refuse_second_derivative("exp_diagonal")
         (diagonal,) = ctx.saved_tensors
         gX = G.tril()
         gX.diagonal(dim1=-2, dim2=-1).mul_(diagonal)
@@ -56,8 +57,8 @@ class _GramOfExp(Function):
         return L @ L.mT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, G):
+        refuse_second_derivative("gram_of_exp")
         (L,) = ctx.saved_tensors
         gX = ((G + G.mT) @ L).tril_()
         gX.diagonal(dim1=-2, dim2=-1).mul_(L.diagonal(dim1=-2, dim2=-1))
@@ -65,7 +66,7 @@ class _GramOfExp(Function):
 
 
 def log_diagonal(L: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """⌊L⌋ + log diag L of a Cholesky factor; a second derivative raises RuntimeError."""
+    """⌊L⌋ + log diag L of a Cholesky factor; a second derivative raises NotImplementedError."""
     return _LogDiagonal.apply(L)
 
 

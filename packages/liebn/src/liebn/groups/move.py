@@ -11,7 +11,8 @@ from linalg_kernels import daleckii_krein, scalar
 from linalg_kernels.precision import full_precision
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from liebn.first_order import refuse_second_derivative
 
 
 class _Move(Function):
@@ -25,9 +26,9 @@ class _Move(Function):
         return Y
 
     @staticmethod
-    @once_differentiable
     @full_precision
     def backward(ctx, G):
+        refuse_second_derivative("normalisation with constant statistics")
         K, f, W, w, V, Y = ctx.saved_tensors
         gX = gK = gf = None
         # Two buffers serve all products: memory that is fresh costs more than a product in it.
@@ -65,6 +66,6 @@ def move(
     """K (W X W^T)^f K^T with first derivatives in X, lower triangular K and f.
 
     W X W^T = V diag(w) V^T is given; W and K broadcast with X. A second derivative raises
-    RuntimeError.
+    NotImplementedError.
     """
     return _Move.apply(X, K, f, W, w, V)
