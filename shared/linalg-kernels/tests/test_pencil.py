@@ -186,7 +186,7 @@ def test_bad_matrices_are_named(choice):
                     lk.pencil_log_norm(*bad)
             bad = [P.clone(), Q.clone()]
             bad[position][7] *= -1
-            words = rf"P\[7\] must be positive definite|positive eigenvalues, but {name}\[7\]"
+            words = rf"{name}\[7\] must be positive definite"
             with pytest.raises(lk.LinAlgError, match=words):
                 lk.pencil_log_norm(*bad)
 

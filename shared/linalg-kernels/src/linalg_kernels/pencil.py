@@ -31,6 +31,13 @@ def _root(x: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.sqrt(torch.where(zero, 1, x)))
 
 
+def _check_positive(w: Tensor, Q: Tensor) -> None:
+    """LinAlgError naming the element of Q for which P^-1 Q has eigenvalues w that are not > 0."""
+    if not (transformed() or bool((w > 0).all())):
+        cholesky(Q.detach(), check=False, name="Q")
+    errors.check_positive(w, "Q", "log(P^-1 Q)")
+
+
 def _composed(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Tensor:
     """α ‖log S‖_F² + β (tr log S)², the reference, or its root."""
     for name, A in (("P", P), ("Q", Q)):
@@ -39,7 +46,7 @@ def _composed(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Te
     L = cholesky(P, check=False, name="P")
     S = reference.hermitian(triangular_congruence(L, Q))
     logs, w, _ = daleckii_krein.spectral(S, None, scalar.LOG, True, False)
-    inspect(w, lambda T: errors.check_positive(T, "Q", "log(P^-1 Q)"))
+    inspect(w, lambda T: _check_positive(T, Q))
     # Exactly zero where P and Q are equal; the derivatives stay.
     logs = torch.where(_equal(P, Q)[..., None, None], logs - logs.detach(), logs)
     n = P.shape[-1]

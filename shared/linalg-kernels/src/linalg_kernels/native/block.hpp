@@ -61,14 +61,27 @@ struct Lanes {
 };
 
 // The same where matrices serve several elements of the batch: element b takes
-// matrix b / repeat % count.
+// matrix b / repeat % matrices.
 template <class T>
 struct SharedLanes : Lanes<T> {
-  int64_t repeat, matrices;
+  int64_t index[Lanes<T>::W];
 
-  SharedLanes(Lanes<T> lanes, int64_t repeat_, int64_t matrices_)
-      : Lanes<T>(lanes), repeat(repeat_), matrices(matrices_) {}
-  int64_t matrix(int lane) const { return Lanes<T>::matrix(lane) / repeat % matrices; }
+  SharedLanes(Lanes<T> lanes, int64_t repeat, int64_t matrices) : Lanes<T>(lanes) {
+    int64_t place = lanes.first, turn = 0;
+    if (repeat > 1) {
+      place = lanes.first / repeat;
+      turn = lanes.first % repeat;
+    }
+    if (place >= matrices) place %= matrices;
+    for (int l = 0; l < Lanes<T>::W; ++l) {
+      index[l] = l < lanes.count ? place : index[l - 1];
+      if (++turn == repeat) {
+        turn = 0;
+        if (++place == matrices) place = 0;
+      }
+    }
+  }
+  int64_t matrix(int lane) const { return index[lane]; }
 };
 
 // Distance between the rows of an n x n matrix in a block, in vectors. A row of
