@@ -262,6 +262,9 @@ def network(name, state, **arguments):
         "_buffers": {},
         "_modules": {key: network("Layer", value) for key, value in children.items()},
         "_init_kwargs": arguments,
+        # StyleGAN3's layers keep their sizes so.
+        "in_size": np.array([4, 4]),
+        "cutoff": np.float64(2.5),
     }
     source = "import os\nos.environ['HOUSEHOLDER_GAN_RAN'] = '1'\n"
     meta = {"type": "class", "version": 6, "module_src": source, "class_name": name, "state": state}
@@ -295,6 +298,14 @@ def test_nvlabs_stylegan2_pickle_is_read_and_not_run(dump):
     torch.testing.assert_close(load_nvlabs(path)(z), G(z), rtol=0, atol=0)
     assert "HOUSEHOLDER_GAN_RAN" not in os.environ
     assert b"HOUSEHOLDER_GAN_RAN" in path.read_bytes()
+
+
+def test_arrays_and_numbers_of_numpy_are_read(dump):
+    network_read = read_pickle(dump({"G_ema": network("G", {"a": random(2)}, z_dim=8)}))["G_ema"]
+    assert network_read.state["in_size"].tolist() == [4, 4]
+    assert network_read.state["cutoff"] == 2.5
+    assert network_read.arguments == {"z_dim": 8}
+    assert torch.equal(dict(network_read.tensors())["a"], random(2))
 
 
 def test_nvlabs_stylegan2_names():

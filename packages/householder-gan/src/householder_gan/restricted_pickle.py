@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import Tensor
 
 
@@ -87,6 +89,8 @@ def _parameter(data: Any, _requires_grad: Any, _hooks: Any) -> Tensor:
 
 def _known() -> dict[tuple[str, str], Callable[..., Any]]:
     known: dict[tuple[str, str], Callable[..., Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
         ("collections", "OrderedDict"): OrderedDict,
         ("dnnlib.util", "EasyDict"): _Attributes,
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
@@ -97,16 +101,9 @@ def _known() -> dict[tuple[str, str], Callable[..., Any]]:
         ("torch", "Size"): torch.Size,
         ("argparse", "Namespace"): argparse.Namespace,
     }
-    try:
-        import numpy as np
-        from numpy._core import multiarray
-    except ImportError:
-        return known
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         known[module, "_reconstruct"] = multiarray._reconstruct
         known[module, "scalar"] = multiarray.scalar
-    known["numpy", "ndarray"] = np.ndarray
-    known["numpy", "dtype"] = np.dtype
     return known
 
 
