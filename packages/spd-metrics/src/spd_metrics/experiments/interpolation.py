@@ -15,7 +15,7 @@ from spd_metrics.experiments.named import metrics
 from spd_metrics.metric import Pullback
 
 STEPS = 10
-PIXELS = 48
+PIXELS = 20
 
 
 def rotation(first: float, second: float) -> Tensor:
