@@ -201,7 +201,7 @@ def test_a_direction_of_another_space_is_refused():
     with pytest.raises(IndexError, match=r"must lie in \[0, 15\], got 16"):
         traverse(G, w, one, 16)
     with pytest.raises(ValueError, match="slots must be 'layer', 'all' or numbers, got 'some'"):
-        traverse(G, w, one, 0, slots="some")
+        traverse(G, w, one, 0, slots="some")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match=r"slot of 'layer' must lie in \[0, 5\], got 9"):
         pipl(G, along(G, torch.eye(16), slot=9), PixelDistance(), samples=2)
 
@@ -289,10 +289,9 @@ def test_ppl_crops_and_reduces_as_published():
         def synthesis(self, ws):
             return ws[:, :, None] * self.mask
 
-    settings = {"samples": 50, "epsilon": 0.1}
-    assert ppl(Corner(16, 6, 4), PixelDistance(), crop=True, **settings).value > 0
-    assert ppl(Corner(16, 5, 4), PixelDistance(), crop=True, **settings).value == 0
-    assert ppl(Corner(16, 6, 12), PixelDistance(), crop=True, **settings).value == 0
+    assert ppl(Corner(16, 6, 4), PixelDistance(), samples=50, epsilon=0.1, crop=True).value > 0
+    assert ppl(Corner(16, 5, 4), PixelDistance(), samples=50, epsilon=0.1, crop=True).value == 0
+    assert ppl(Corner(16, 6, 12), PixelDistance(), samples=50, epsilon=0.1, crop=True).value == 0
     sizes = []
 
     class Sized(PixelDistance):

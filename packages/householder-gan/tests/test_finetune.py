@@ -272,6 +272,7 @@ def test_training_learns_the_distribution():
     recipe = Recipe(batch=16, rate=1e-2, critic_rate=5e-3, path_every=0, r1_weight=1.0,
                     average_images=160.0)  # fmt: skip
     average = finetune(G, D, of_images(real), 250, recipe)
+    assert isinstance(average, Blob)
     z = random(256, 2, seed=3)
     colours = average.synthesis(codes(average, z))[:, :, 0, 0].detach()
     assert (colours.mean(0) - target).abs().max() < 0.25

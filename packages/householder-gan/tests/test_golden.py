@@ -46,6 +46,7 @@ def test_projector(case):
     torch.testing.assert_close(theirs @ theirs.mT, rows @ rows.mT, rtol=0, atol=1e-12)
     (P.weight * held["cotangent"]).sum().backward()
     torch.testing.assert_close(P.U.grad, held["grad_U"], rtol=1e-11, atol=1e-12)
+    assert P.V.grad is not None
     torch.testing.assert_close(P.V.grad.flip(-1), held["grad_V"], rtol=1e-11, atol=1e-12)
 
 

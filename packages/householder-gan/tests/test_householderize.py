@@ -138,9 +138,9 @@ class NVlabsBlock(nn.Module):
 
 def test_nvlabs_stylegan2_layout():
     G = nn.Module()
-    G.synthesis = nn.Module()
+    synthesis = G.synthesis = nn.Module()
     for size in (4, 8, 16, 64):
-        G.synthesis.add_module(f"b{size}", NVlabsBlock(size == 4))
+        synthesis.add_module(f"b{size}", NVlabsBlock(size == 4))
     assert [(s.name, s.slot) for s in find_sites(G)] == [
         ("synthesis.b8.conv0.affine", 1),
         ("synthesis.b16.conv0.affine", 3),

@@ -64,9 +64,9 @@ def test_files_can_be_read_again(tmp_path):
     frames = torch.linspace(-1, 1, 4)[:, None, None, None].expand(4, 3, 8, 8)
     save_gif(tmp_path / "a.gif", frames, milliseconds=50)
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 6  # there and back
+        assert getattr(gif, "n_frames", 1) == 6  # there and back
         gif.seek(3)
-        assert gif.convert("RGB").getpixel((2, 2))[0] > 250
+        assert max(gif.convert("L").tobytes()) > 250
     save_grid(tmp_path / "a.png", frames[None])
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (4 * 10 - 2, 8)

@@ -106,6 +106,16 @@ def test_frames_by_every_route():
     torch.testing.assert_close(theirs, expected)
 
 
+def test_reversed_reflectors_give_the_transpose_and_lengths_do_not_matter():
+    V, ones = random(6, 6, seed=7), torch.ones(6).double()
+    Q = frame(V, ones)
+    torch.testing.assert_close(frame(V.flip(-1), ones), Q.mT)
+    torch.testing.assert_close(frame(V * random(6, seed=8), ones), Q)
+    for k in (1, 2, 5):
+        H = frame(torch.cat((V[:, :k], torch.zeros(6, 6 - k).double()), 1), ones)
+        assert float(torch.linalg.det(H)) == pytest.approx((-1) ** k)
+
+
 def test_a_zero_reflector_is_the_identity_and_never_nan():
     P = HouseholderProjector(5, 5, 2, reflectors="full").double()
     with torch.no_grad():
@@ -248,9 +258,9 @@ def test_errors_say_what_was_expected():
     with pytest.raises(ValueError, match=r"rank must lie in \[0, 4\] for a weight \(6, 4\), got 5"):
         HouseholderProjector(4, 6, 5)
     with pytest.raises(ValueError, match="sigma must be 'identity', 'fixed' or 'learned', got 's'"):
-        HouseholderProjector(4, 6, 2, sigma="s")
+        HouseholderProjector(4, 6, 2, sigma="s")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match="reflectors must be 'thin' or 'full', got 'fat'"):
-        HouseholderProjector(4, 6, 2, reflectors="fat")
+        HouseholderProjector(4, 6, 2, reflectors="fat")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match="'mean' with sigma 'identity', got 'mean' with sigma"):
         HouseholderProjector(4, 6, 2, sigma="fixed", gain="mean")
     P = HouseholderProjector(4, 6, 2)

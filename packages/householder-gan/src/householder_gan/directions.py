@@ -141,6 +141,11 @@ def load_directions(path: str | Path) -> DirectionSet:
         raise ValueError(f"{path}: not a set of directions: {error}") from error
 
 
+def _gain(module: nn.Module) -> float:
+    """What a layer multiplies its weight with: `scale` in rosinality's, `weight_gain` in NVlabs'."""
+    return float(getattr(module, "scale", getattr(module, "weight_gain", 1.0)))
+
+
 def _space(generator: nn.Module) -> str:
     return getattr(generator, "space", "w")
 
@@ -162,7 +167,7 @@ def directions(generator: nn.Module) -> DirectionSet:
             vectors, response = module.directions.detach().mT, sigma.detach()
         else:
             continue
-        scale = float(getattr(module, "scale", 1.0))
+        scale = _gain(module)
         found.append(
             LayerDirections(
                 name, slot_of(name), vectors, scale * response, "projector", _space(generator)
@@ -198,7 +203,7 @@ def sefa(
                 f"count must lie in [1, {min(A.shape)}] for {site.name!r}, got {count}"
             )
         _, S, V = nearest_factors(A, count)
-        scale = float(getattr(module, "scale", 1.0))
+        scale = _gain(module)
         found.append(
             LayerDirections(
                 site.name,

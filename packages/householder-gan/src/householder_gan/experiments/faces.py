@@ -83,8 +83,8 @@ def measures(
     yield Row(name, "Fréchet distance", float(frechet_of_features(fake, real)), better="lower")
 
 
-def tuned(generator: DCGAN, teacher: DCGAN, net_state: dict[str, Tensor], trial: Trial) -> DCGAN:
-    """The moving average after fine-tuning on the teacher's images, statistics measured anew."""
+def tuned(generator: DCGAN, images: Tensor, net_state: dict[str, Tensor], trial: Trial) -> DCGAN:
+    """The moving average after fine-tuning on images, statistics measured anew."""
     options = trial.parameters
     features = EfficientNetLite0(net_state, 64, (2, 4))
     critic = ProjectedDiscriminator(features.maps, (24, 40))
@@ -100,12 +100,11 @@ def tuned(generator: DCGAN, teacher: DCGAN, net_state: dict[str, Tensor], trial:
         flip=False,
         seed=trial.seed,
     )
-    real = of_images(sampled_images(teacher, options["teacher_images"], seed=trial.seed + 77))
     steps = options["steps"] + recipe.critic_first
     average = finetune(
         generator,
         critic,
-        real,
+        of_images(images, seed=trial.seed),
         steps,
         recipe,
         watch=lambda done, _losses: trial.progress(done / steps, "fine-tuning"),
@@ -122,6 +121,7 @@ def run(trial: Trial) -> Iterator[Row]:
     original = load_dcgan(FACES.load()).eval()
     images = trial.parameters["images"]
     real = sampled_features(original, net, images, seed=1000 * trial.seed + 1)
+    teacher: Tensor | None = None
     by_sefa = sefa(original, count=COUNT)
     yield from measures("original, SeFa", original, by_sefa, net, real, trial)
     for done, rank in enumerate(trial.parameters["ranks"]):
@@ -147,7 +147,10 @@ def run(trial: Trial) -> Iterator[Row]:
         recalibrate(generator, 1024, seed=trial.seed + 3)
         yield from measures(f"r = {rank}, statistics anew", generator, found, net, real, trial)
         if rank in trial.parameters["tuned"]:
-            student = tuned(generator, original, state, trial)
+            if teacher is None:
+                count = trial.parameters["teacher_images"]
+                teacher = sampled_images(original, count, seed=trial.seed + 77)
+            student = tuned(generator, teacher, state, trial)
             after = directions(student)
             yield from measures(f"r = {rank}, fine-tuned", student, after, net, real, trial)
 
@@ -178,11 +181,11 @@ experiment = Experiment(
         },
     ),
     full=Size(
-        seconds=900,
+        seconds=420,
         seeds=(0,),
         parameters={
             "ranks": (10, 50, 100), "tuned": (10, 50), "codes": 24, "pairs": 96, "images": 384,
-            "steps": 400, "rate": 2e-4, "teacher_images": 4096,
+            "steps": 250, "rate": 2e-4, "teacher_images": 2048,
         },
     ),
     data=(FACES, EFFICIENTNET_LITE0),
