@@ -142,7 +142,7 @@ def load_directions(path: str | Path) -> DirectionSet:
 
 
 def _gain(module: nn.Module) -> float:
-    """What a layer multiplies its weight with: `scale` in rosinality's, `weight_gain` in NVlabs'."""
+    """What a layer multiplies its weight with, `scale` (rosinality) or `weight_gain` (NVlabs)."""
     return float(getattr(module, "scale", getattr(module, "weight_gain", 1.0)))
 
 
