@@ -164,7 +164,8 @@ class GeneralizedBuresWasserstein(Pullback):
     """d² = tr(M^-1 P) + tr(M^-1 Q) - 2 tr (M^-1 P M^-1 Q)^½: Bures-Wasserstein seen from M.
 
     Equal to `BuresWasserstein` for M = I; at P = M its inner product is a quarter of the
-    affine-invariant one. Source: Han et al. 2023.
+    affine-invariant one. Only rotations that leave M as it is are isometries. Source: Han et
+    al. 2023.
 
     Args:
         weight: M, symmetric positive definite (n, n): a tensor, an array or nested sequences.

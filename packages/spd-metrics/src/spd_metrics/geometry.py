@@ -4,14 +4,11 @@ A geometry knows points X and tangent vectors V in its own coordinates. Metrics 
 Cholesky matrices are pull-backs of a few geometries (see `metric.Pullback`).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from spd_metrics.charts import Chart
+from spd_metrics.charts import Chart
 
 # Entries that a table of pairwise differences holds at once.
 _TILE = 1 << 24
@@ -62,7 +59,7 @@ class Geometry:
         """Squared distance, with derivative 0 at X = Y."""
         raise NotImplementedError
 
-    def dist_seen_through(self, chart: "Chart", P: Tensor, Q: Tensor) -> Tensor:
+    def dist_seen_through(self, chart: Chart, P: Tensor, Q: Tensor) -> Tensor:
         """d(φP, φQ), with derivative 0 at P = Q; a geometry may know a shorter way for a chart."""
         return safe_sqrt(self.dist2(chart(P, "P"), chart(Q, "Q")))
 
