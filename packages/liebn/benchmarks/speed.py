@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -52,7 +52,7 @@ def difference(found: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> fl
     return max(float((Y - Z).norm() / Z.norm()), float((g - h).norm() / h.norm()))
 
 
-def medians(calls: list[Callable[[], object]], seconds: float) -> list[float]:
+def medians(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
     """Median seconds of each call, in turns, for about `seconds` in all."""
     taken: list[list[float]] = [[] for _ in calls]
     start = time.perf_counter()
@@ -74,7 +74,8 @@ def measure(name: str, batch: int, n: int, dtype: torch.dtype, seconds: float) -
     ours = LieBatchNorm(group, n, dtype=dtype)
     peer = SPDBatchNormLie(n, **options, dtype=dtype)
     with torch.no_grad():
-        ours.bias, peer.bias = B, B[None]
+        ours.bias = B
+        peer.bias = B[None]  # ty: ignore[invalid-assignment]
     calls = [step(ours, X, G + G.mT), step(peer, X, G + G.mT)]
     gap = difference(*(call() for call in calls))
     mine, other = medians(calls, seconds)

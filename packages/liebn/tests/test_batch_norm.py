@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from linalg_kernels.testing import random_spd
 from torch import nn
 from torch.testing import assert_close
 
-CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+close = partial(assert_close, rtol=1e-10, atol=1e-10)
 
 
 def layer_of(group, shape, **options):
@@ -41,10 +42,10 @@ def test_mean_becomes_bias_and_variance_scale(group, draw):
         Y = group.chart(layer(X))
     pool = ChannelPool((0,))
     M = group.mean(Y, pool, None)
-    assert_close(M[0], group.chart(B), **CLOSE)
+    close(M[0], group.chart(B))
     Z = group.chart(X)
     variance = spread(group, Z, group.mean(Z, pool, None))
-    assert_close(spread(group, Y, M), s**2 * variance / (variance + layer.eps), **CLOSE)
+    close(spread(group, Y, M), s**2 * variance / (variance + layer.eps))
 
 
 def test_invariant_under_left_translation(group, name, draw):
@@ -61,7 +62,7 @@ def test_eval_repeats_training_at_momentum_one(group, draw):
     X = draw(8)
     layer = layer_of(group, X.shape[-1], momentum=1.0)
     trained = layer(X)
-    assert_close(layer.eval()(X), trained, **CLOSE)
+    close(layer.eval()(X), trained)
 
 
 def test_identical_matrices_become_bias(group, draw):
@@ -104,6 +105,7 @@ def test_order_one_is_batch_norm_of_logarithms():
         theirs.weight.fill_(0.6)
         assert_close(ours(x[..., None])[..., 0].log(), theirs(x.log()), rtol=1e-7, atol=1e-7)
         # Running variances: biased here, unbiased there, both from 1.
+        assert theirs.running_var is not None
         biased = (theirs.running_var[0] - 0.9) * 19 / 20 + 0.9
         assert_close(ours.running_var, biased)
         assert_close(ours.running_mean[0], theirs.running_mean)
@@ -143,7 +145,7 @@ def test_channels_are_normalised_apart(group, draw):
     with torch.no_grad():
         Y = layer(X)
         for c in range(2):
-            assert_close(Y[:, c], layer_of(group, n)(X[:, c]), **CLOSE)
+            close(Y[:, c], layer_of(group, n)(X[:, c]))
     assert layer.running_mean.shape == (2, n, n)
     assert layer.running_var.shape == (2,)
 
@@ -157,7 +159,7 @@ def test_time_behind_channels(group, draw):
         Y = layer(X)
         for c in range(2):
             flat = X[:, c].reshape(-1, n, n)
-            assert_close(Y[:, c].reshape(-1, n, n), layer_of(group, n)(flat), **CLOSE)
+            close(Y[:, c].reshape(-1, n, n), layer_of(group, n)(flat))
 
 
 @pytest.mark.bad_input
@@ -285,7 +287,7 @@ def test_parameters_are_assigned_as_matrices(group, draw):
     layer = layer_of(group, (2, n, n))
     with torch.no_grad():
         layer.bias, layer.scale = B, torch.tensor([0.5, 2.0]).double()
-    assert_close(layer.bias.detach(), B, **CLOSE)
+    close(layer.bias.detach(), B)
     assert_close(layer.scale.detach(), torch.tensor([0.5, 2.0]).double())
     with pytest.raises(ValueError, match="scale must be > 0, got -1"):
         layer.scale = torch.tensor([0.5, -1.0]).double()

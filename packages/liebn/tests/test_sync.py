@@ -3,6 +3,8 @@
 import copy
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from liebn import (
     AffineInvariantGroup,
     DomainLieBatchNorm,
     LieBatchNorm,
+    LieGroup,
     LogCholeskyGroup,
     RotationGroup,
     SyncLieBatchNorm,
@@ -21,7 +24,8 @@ from linalg_kernels.testing import random_spd
 from torch import nn
 from torch.testing import assert_close
 
-CASES = {
+close = partial(assert_close, rtol=1e-9, atol=1e-9)
+CASES: dict[str, tuple[LieGroup, dict[str, Any]]] = {
     "aim": (AffineInvariantGroup(), {}),
     "aim-converged": (AffineInvariantGroup(1.5), {"karcher_steps": None}),
     "aim-differentiable": (AffineInvariantGroup(), {"differentiable": True}),
@@ -87,14 +91,13 @@ def test_equals_one_process_on_the_joined_batch(world, tmp_path):
         layer = LieBatchNorm(group, 3, dtype=torch.float64, **options)
         Y, gX, parameters, mean, var = step(layer, joined(case))
         parts = [ranks[case] for ranks in found]
-        tight = {"rtol": 1e-9, "atol": 1e-9}
-        assert_close(torch.cat([part[0] for part in parts]), Y, **tight)
-        assert_close(torch.cat([part[1] for part in parts]), gX, **tight)
+        close(torch.cat([part[0] for part in parts]), Y)
+        close(torch.cat([part[1] for part in parts]), gX)
         for i, expected in enumerate(parameters):
-            assert_close(sum(part[2][i] for part in parts), expected, **tight)
+            close(sum(part[2][i] for part in parts), expected)
         for part in parts:
-            assert_close(part[3], mean, **tight)
-            assert_close(part[4], var, **tight)
+            close(part[3], mean)
+            close(part[4], var)
     assert all("got 1 in all" in ranks["alone"] for ranks in found)
 
 
@@ -117,7 +120,7 @@ def test_conversion_keeps_parameters_and_options():
     before = copy.deepcopy(network)
     parameters = list(network.parameters())
     converted = convert_sync(network)
-    layer = converted[1][0]
+    layer = converted.get_submodule("1.0")
     assert type(layer) is SyncLieBatchNorm
     assert (layer.momentum, layer.eps, layer.karcher_steps) == (0.3, 1e-3, 2)
     for mine, theirs in zip(converted.parameters(), parameters, strict=True):

@@ -1,6 +1,7 @@
 """What normalisation layers share: shapes, bias and scale, and what is kept between calls."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,8 @@ class GroupLayer(nn.Module):
         """What the group's `act` takes to translate by the bias."""
         if not parametrize.is_parametrized(self, "bias"):
             return self.group.translation(self.group.chart(self.bias, "bias"))
-        return self.group.lift(self.parametrizations["bias"].original)
+        lists = cast(nn.ModuleDict, self.parametrizations)
+        return self.group.lift(cast(Tensor, lists["bias"].original))
 
     def require_input(self, X: Tensor, like: Tensor) -> None:
         """ValueError or TypeError unless X is (..., *shape) in the dtype of `like`."""

@@ -58,7 +58,7 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(seconds=10, seeds=(0,), parameters={"epochs": 5, **_PARAMETERS}),
-    full=Size(seconds=40, seeds=tuple(range(10)), parameters={"epochs": 30, **_PARAMETERS}),
+    full=Size(seconds=30, seeds=tuple(range(10)), parameters={"epochs": 20, **_PARAMETERS}),
     data=(WATCH,),
     figures=(
         Figure(

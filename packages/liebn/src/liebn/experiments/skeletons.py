@@ -53,7 +53,7 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(seconds=20, seeds=(0,), parameters={"epochs": 5, **_PARAMETERS}),
-    full=Size(seconds=120, seeds=tuple(range(10)), parameters={"epochs": 60, **_PARAMETERS}),
+    full=Size(seconds=70, seeds=tuple(range(10)), parameters={"epochs": 20, **_PARAMETERS}),
     data=(MSR_ACTION3D,),
     figures=(
         Figure(
