@@ -189,6 +189,9 @@ def test_command(tmp_path, capsys):
     gifs = [f"layer0-{j}.gif" for j in range(rank)]
     assert names == sorted(["directions.html", "layer0.png", *gifs])
     assert '"label": "hat"' in (tmp_path / "page" / "directions.html").read_text("utf-8")
+    text = run("directions", tmp_path / "G.tar", "--out", tmp_path / "g", "--samples", 4,
+               "--source", "ganspace", "--count", 3)  # fmt: skip
+    assert "main.0: 3 directions" in text
     text = run("metrics", tmp_path / "G.tar", "--samples", 16, "--count", 2)
     assert "PPL in w" in text
     assert "PIPL, ε=1" in text

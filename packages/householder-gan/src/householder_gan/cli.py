@@ -69,7 +69,7 @@ def found_directions(generator: Known, source: str, count: int) -> DirectionSet:
         return directions(generator)
     if source == "ganspace":
         layer = None if generator.space == "w" else "main.0"
-        return ganspace(generator, count, layer=layer, rng=torch.Generator().manual_seed(0))
+        return ganspace(generator, count, 2000, layer=layer, rng=torch.Generator().manual_seed(0))
     return sefa(generator, count=count)
 
 

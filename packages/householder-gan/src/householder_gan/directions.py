@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from linalg_kernels import svd_topk
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -228,7 +229,7 @@ def ganspace(
     """Principal components of sampled codes (Härkönen et al., NeurIPS 2020).
 
     Without `layer` those of w, for every slot; `sigma` is the deviation along each. With `layer`
-    those of that layer's output (pooled over pixels), each taken back to latent space by least
+    those of all entries of that layer's output, each taken back to latent space by least
     squares, as for generators whose z is what enters the first layer.
     Raises ValueError for fewer samples than directions, or a layer that is not there.
     """
@@ -265,11 +266,14 @@ def ganspace(
     else:
         X = torch.cat(outputs).double()
         X = X - X.mean(0)
-        U, S, _ = torch.linalg.svd(X, full_matrices=False)
-        if count > len(S):
-            raise ValueError(f"count must be at most {len(S)} for layer {layer!r}, got {count}")
-        vectors = torch.linalg.lstsq(U[:, :count] * samples**0.5, W).solution
-        sigma, slot = S[:count] / (samples - 1) ** 0.5, slot_of(layer)
+        if count > min(X.shape):
+            raise ValueError(
+                f"count must be at most {min(X.shape)} for layer {layer!r}, got {count}"
+            )
+        U, S, _ = svd_topk(X, count)
+        # The left vectors are orthonormal, so the least-squares solution is a product.
+        vectors = U.mT @ W
+        sigma, slot = S / (samples - 1) ** 0.5, slot_of(layer)
     vectors = _upright(vectors / vectors.norm(dim=-1, keepdim=True))
     one = LayerDirections(
         layer or "w", slot, vectors.to(w[0].dtype), sigma.to(w[0].dtype), "ganspace",
