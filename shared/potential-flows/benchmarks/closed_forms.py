@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import potential_flows as pf
@@ -22,7 +22,7 @@ QUESTION = "How fast are the closed forms of a potential beside autograd?"
 BATCH = 32
 
 
-def trained(value: Callable[[], Tensor], weights: list[Tensor]) -> Callable[[], Tensor]:
+def trained(value: Callable[[], Tensor], weights: Sequence[Tensor]) -> Callable[[], Tensor]:
     """The value, and its gradient in the weights."""
 
     def call() -> Tensor:

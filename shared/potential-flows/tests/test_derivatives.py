@@ -245,6 +245,14 @@ def test_float32_and_no_grad(u):
     torch.testing.assert_close(slope, gradient(u.double(), z, t).float(), rtol=1e-4, atol=1e-5)
 
 
+def test_one_time_in_float32(u):
+    u, (z, _) = u.float(), points(4)
+    slope, rate = spacetime_gradient(u, z.float(), 1.0)
+    assert rate.dtype == slope.dtype == torch.float32
+    torch.testing.assert_close(rate, time_derivative(u, z.float(), torch.ones(4)))
+    torch.testing.assert_close(spacetime_gradient(u, z[0].float(), 1.0)[0], slope[0])
+
+
 def test_empty_batch(u):
     z, t = points(0)
     assert gradient(u, z, t).shape == (0, 3)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -196,7 +197,9 @@ class FactorImages:
             found = self.images.render(wanted)
         else:
             # One by one: HDF5 takes lists of rows only in rising order.
-            found = torch.stack([torch.as_tensor(self.images[row]) for row in wanted.tolist()])
+            found = torch.stack(
+                [torch.from_numpy(np.array(self.images[row])) for row in wanted.tolist()]
+            )
         found = found.permute(0, 3, 1, 2).float() / 255
         return found.reshape(len(rows), T + 1, *self.shape)
 

@@ -79,7 +79,8 @@ def dci(
     x, half = codes.cpu().numpy(), len(codes) // 2
     columns, hits = [], []
     for v in factors.T.cpu().numpy():
-        forest = RandomForestClassifier(50, max_depth=8, random_state=seed)
+        # All coordinates at each split: otherwise idle ones share in the importance.
+        forest = RandomForestClassifier(50, max_depth=8, max_features=None, random_state=seed)
         forest.fit(x[:half], v[:half])
         columns.append(torch.from_numpy(forest.feature_importances_))
         hits.append(float((forest.predict(x[half:]) == v[half:]).mean()))

@@ -29,6 +29,10 @@ class EquivarianceError:
     total: float
     per_pixel: float
 
+    def __float__(self) -> float:
+        """The total."""
+        return self.total
+
 
 def equivariance_error(
     decoder: Decoder,

@@ -13,13 +13,15 @@ LogDet = Literal["exact", "laplacian", "hutchinson", "official"]
 Time = Float[Tensor, "*#batch"] | float | int
 Flow = int | Int64[Tensor, "*batch"] | Float[Tensor, "*batch flows"]
 """Which flow moves a row: one for all, one a row, or weights (*batch, K) of a mixture."""
+Rows = int | Tensor
+"""The same without its shape, which `LatentFlow` checks."""
 Linear = Callable[[pf.Potential, Tensor, Tensor], Tensor]
 
 
 class Path(NamedTuple):
     """Latents z_0 … z_T, and log|det ∂z_t/∂z_{t-1}| of each step in nats."""
 
-    z: Float[Tensor, "steps+1 *batch n"]
+    z: Float[Tensor, "times *batch n"]
     logabsdet: Float[Tensor, "steps *batch"]
 
 
@@ -27,7 +29,7 @@ class LatentFlow(nn.Module):
     """z_t = z_{t-1} + ∇u^k(z_{t-1}, t), t = 1, 2, … (Song et al. 2023, section 3).
 
     Args:
-        dim: n, the size of z; even and at least 4 unless `potentials` are given.
+        dim: n, the size of z; even and at least 4 unless `potentials` and `forces` are given.
         flows: K, the number of flows, at least 1.
         hidden: Width of potentials and forces; n by default, as in the released code.
         output: Map at the end of each potential, by default tanh (|u| < 1); None for none.
@@ -154,7 +156,7 @@ class LatentFlow(nn.Module):
 
     def rollout(
         self, z: Float[Tensor, "*batch n"], k: Flow | Sequence[Flow], steps: int, start: int = 0
-    ) -> Float[Tensor, "steps+1 *batch n"]:
+    ) -> Float[Tensor, "times *batch n"]:
         """z_start … z_{start+steps}; a list of `steps` flows switches between them.
 
         Args:
@@ -191,7 +193,7 @@ class LatentFlow(nn.Module):
                 now = now + self.velocity(now, times, flow) / self.substeps
         return Path(path, total)
 
-    def _product(self, z: Tensor, t: Time, k: Flow, v: Tensor) -> Tensor:
+    def _product(self, z: Tensor, t: Tensor | float, k: Rows, v: Tensor) -> Tensor:
         # v rides along with z, so that rows are gathered together.
         n = z.shape[-1]
 
@@ -200,12 +202,12 @@ class LatentFlow(nn.Module):
 
         return self._of_potentials(product, torch.cat((z, v), -1), t, k)
 
-    def _of_potentials(self, f: Linear, z: Tensor, t: Time, k: Flow) -> Tensor:
+    def _of_potentials(self, f: Linear, z: Tensor, t: Tensor | float, k: Rows) -> Tensor:
         """f of the flow's potential; f is linear in u, so mixtures are sums."""
         return self._each(lambda j, z, t: f(self.potentials[j], z, t), z, t, k)
 
     def _each(
-        self, f: Callable[[int, Tensor, Tensor], Tensor], z: Tensor, t: Time, k: Flow
+        self, f: Callable[[int, Tensor, Tensor], Tensor], z: Tensor, t: Tensor | float, k: Rows
     ) -> Tensor:
         """f(j, rows of z, their times) for each row's own flow j, or its weighted sum."""
         batch = z.shape[:-1]
@@ -256,7 +258,7 @@ class LatentFlow(nn.Module):
             )
 
 
-def _schedule(k: Flow | Sequence[Flow], steps: int) -> list[Flow]:
+def _schedule(k: Rows | Sequence[Rows], steps: int) -> list[Rows]:
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}")
     if isinstance(k, int | Tensor):
@@ -266,7 +268,7 @@ def _schedule(k: Flow | Sequence[Flow], steps: int) -> list[Flow]:
     return list(k)
 
 
-def _along(schedule: list[Flow], batch: tuple[int, ...]) -> Flow:
+def _along(schedule: list[Rows], batch: tuple[int, ...]) -> Rows:
     """The flows of all steps as one: (steps, *batch) indices or (steps, *batch, K) weights."""
     if all(isinstance(k, int) and k == schedule[0] for k in schedule):
         return schedule[0]

@@ -21,6 +21,7 @@ def log_likelihood(
     *,
     samples: int = 100,
     scale: float | None = None,
+    noise: Float[Tensor, "samples batch n"] | None = None,
     chunk: int = 10,
 ) -> Float[Tensor, "batch"]:
     """log 1/S Σ_s p(x_0 … x_T|z^s, k) p(z^s)/q(z^s|x_0), z^s drawn from q(z_0|x_0): IWAE, nats.
@@ -36,6 +37,7 @@ def log_likelihood(
         samples: S, at least 1; ValueError otherwise.
         scale: Of a Gaussian about the decoded mean, as the paper reports with 1; None for the
             model's own observation.
+        noise: ε of every z^s, which fixes the bound; drawn by default.
         chunk: Samples at a time.
     """
     if samples < 1:
@@ -44,11 +46,15 @@ def log_likelihood(
     if k is None and steps:
         raise ValueError(f"k must be given for sequences, got frames {tuple(frames.shape)}")
     mean, log_var = model.encode(frames[:, 0])
+    if noise is None:
+        noise = torch.randn(samples, *mean.shape, dtype=mean.dtype, device=mean.device)
+    if noise.shape != (samples, *mean.shape):
+        want = (samples, *mean.shape)
+        raise ValueError(f"noise must be {want}, got {tuple(noise.shape)}")
     weights = []
-    for start in range(0, samples, chunk):
-        count = min(chunk, samples - start)
-        noise = torch.randn(count, *mean.shape, dtype=mean.dtype, device=mean.device)
-        z = sample_gaussian(mean, log_var, noise)
+    for some in noise.split(chunk):
+        count = len(some)
+        z = sample_gaussian(mean, log_var, some)
         flow = k if k is None or isinstance(k, int) else k.expand(count, *k.shape)
         path = z[None] if flow is None else model.flow.rollout(z, flow, steps)
         seen = frames.transpose(0, 1)[:, None].expand(-1, count, *(-1,) * 4)

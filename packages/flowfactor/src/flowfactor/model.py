@@ -93,7 +93,7 @@ class FlowFactorVAE(nn.Module):
 
     def traverse(
         self, x: Float[Tensor, "*batch c h w"], k: int | Tensor | list, steps: int
-    ) -> Float[Tensor, "steps+1 *batch c h w"]:
+    ) -> Float[Tensor, "times *batch c h w"]:
         """Decoded frames 0 … T from the posterior mean of x, moved by flow k."""
         mean, _ = self.encode(x)
         return self.decode(self.flow.rollout(mean, k, steps))

@@ -136,7 +136,7 @@ class Bernoulli:
         return raw.sigmoid()
 
     def log_prob(
-        self, raw: Float[Tensor, "*batch c h w"], x: Float[Tensor, "*batch c h w"]
+        self, raw: Float[Tensor, "*batch c h w"], x: Float[Tensor, "*#batch c h w"]
     ) -> Float[Tensor, "*batch"]:
         """In nats; x may be any value in [0, 1], not only 0 and 1."""
         # x log σ(o) + (1-x) log(1-σ(o)) = x o - softplus(o)
@@ -156,7 +156,7 @@ class Gaussian:
         return raw
 
     def log_prob(
-        self, raw: Float[Tensor, "*batch c h w"], x: Float[Tensor, "*batch c h w"]
+        self, raw: Float[Tensor, "*batch c h w"], x: Float[Tensor, "*#batch c h w"]
     ) -> Float[Tensor, "*batch"]:
         """In nats, with the constant -½ C H W log(2π scale²)."""
         constant = 0.5 * math.log(2 * math.pi * self.scale**2)

@@ -44,8 +44,8 @@ class HeatPrior(nn.Module):
         return -0.5 * (z.square().sum(-1) / s + z.shape[-1] * torch.log(2 * math.pi * s))
 
     def path_log_prob(
-        self, path: Float[Tensor, "steps+1 *batch n"], k: Flow
-    ) -> Float[Tensor, "steps+1 *batch"]:
+        self, path: Float[Tensor, "times *batch n"], k: Flow
+    ) -> Float[Tensor, "times *batch"]:
         """log p_t(z_t) for t = 0 … T."""
         t = torch.arange(len(path), dtype=path.dtype, device=path.device)
         return torch.stack([self.log_prob(z, t[i], k) for i, z in enumerate(path)])
@@ -66,7 +66,7 @@ class OfficialPrior(nn.Module):
         super().__init__()
         self.sigma = nn.Parameter(torch.ones(flows, steps))
 
-    def loss_of_density(self, steps: int, k: Flow) -> Float[Tensor, "steps+1 ..."]:
+    def loss_of_density(self, steps: int, k: Flow) -> Float[Tensor, "times ..."]:
         """Σ_{s<=t} log(1 + D/s²) for one coordinate and each time t = 0 … T."""
         if steps > self.sigma.shape[1]:
             raise ValueError(f"steps must be at most {self.sigma.shape[1]}, got {steps}")
@@ -78,8 +78,8 @@ class OfficialPrior(nn.Module):
         return own.movedim(-1, 0)
 
     def path_log_prob(
-        self, path: Float[Tensor, "steps+1 *batch n"], k: Flow
-    ) -> Float[Tensor, "steps+1 *batch"]:
+        self, path: Float[Tensor, "times *batch n"], k: Flow
+    ) -> Float[Tensor, "times *batch"]:
         """The released code's log p_t, from z_0 alone."""
         lost = self.loss_of_density(len(path) - 1, k)
         lost = lost.reshape(len(path), *lost.shape[1:], *(1,) * (path.ndim - 1 - lost.ndim))

@@ -101,7 +101,7 @@ class Trainer:
 
     Under `torch.distributed` each process takes its share of every batch and draws what it
     needs from the same stream, so that any number of processes makes the same updates up to
-    rounding.
+    rounding. (The balance of inferred flows is each process's own.)
 
     Args:
         model: Trained in place.
@@ -205,6 +205,7 @@ class Trainer:
         rows = torch.randint(self.source.size, (B,), generator=g)
         k = torch.randint(flows, (1 if self.options.one_flow else B,), generator=g).expand(B)
         noise = torch.randn(B, n, generator=g)
+        # 0 has no logarithm; the smallest float32 stands for it.
         uniform = torch.rand(B, flows, generator=g).clamp_min(torch.finfo(torch.float32).tiny)
         seed = int(torch.randint(2**62, (), generator=g))
         mine = slice(self.rank, None, self.world)

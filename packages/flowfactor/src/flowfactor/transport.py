@@ -25,7 +25,7 @@ def squared_wasserstein(a: Float[Tensor, "batch n"], b: Float[Tensor, "batch n"]
 
     if a.shape != b.shape:
         raise ValueError(f"b must be {tuple(a.shape)}, as a is, got {tuple(b.shape)}")
-    cost = torch.cdist(a.double(), b.double()).square().cpu().numpy()
+    cost = torch.cdist(a.detach().double(), b.detach().double()).square().cpu().numpy()
     rows, columns = linear_sum_assignment(cost)
     return float(cost[rows, columns].mean())
 

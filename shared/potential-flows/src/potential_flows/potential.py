@@ -148,8 +148,9 @@ class MLPPotential(nn.Module):
     ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch"]]:
         """∇u and ∂u/∂t = o'(s) e·τ'(t)."""
         t = self._check(z, t)
-        moving = jvp(self._time_branch, (t,), (torch.ones_like(t),))
-        tau, rate = moving[0], moving[1]
+        # Forward mode takes the tangent of a tensor without dimensions to double precision.
+        moving = jvp(self._time_branch, (t[None],), (torch.ones_like(t[None]),))
+        tau, rate = moving[0][0], moving[1][0]
         s, e, kappa = self._first(z, tau)
         _, slope = _value_slope(self.output, s)
         gradient = slope[..., None] * ((e * kappa) @ self.space.weight)

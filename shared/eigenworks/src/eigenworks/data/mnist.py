@@ -54,7 +54,8 @@ MNIST = Mnist()
 def read_mnist(path: Path) -> MnistImages:
     """`images` and `labels` of an .npz file. Raises DataError naming the file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file open that is no archive.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             image, digit = file["images"], file["labels"]
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
         raise DataError(f"{path}: not a whole file of digits: {error}") from error
