@@ -75,7 +75,8 @@ class NormalisedSPDNet(nn.Module):
 class Recipe:
     """How a network is trained: Adam (AMSGrad) on the cross-entropy.
 
-    `fraction`, if given, schedules the momenta of domain-specific layers.
+    `fraction`, if given, schedules the momenta of domain-specific layers, which settle after
+    `settled` epochs (None: at the end). Only the classifier's weights decay.
     """
 
     epochs: int
@@ -83,6 +84,7 @@ class Recipe:
     rate: float = 5e-3
     decay: float = 0.0
     fraction: float | None = None
+    settled: int | None = None
 
 
 def train(network: NormalisedSPDNet, samples: Samples, recipe: Recipe) -> None:
@@ -94,7 +96,7 @@ def train(network: NormalisedSPDNet, samples: Samples, recipe: Recipe) -> None:
     optimizer = torch.optim.Adam(groups, lr=recipe.rate, amsgrad=True)
     schedule = None
     if recipe.fraction is not None:
-        schedule = MomentumSchedule(network, recipe.epochs, recipe.fraction)
+        schedule = MomentumSchedule(network, recipe.settled or recipe.epochs, recipe.fraction)
     for _ in range(recipe.epochs):
         # The last, smaller part of an epoch may be one sample, which has no variance.
         whole = len(samples) // recipe.batch * recipe.batch

@@ -56,20 +56,22 @@ def _inverse(L: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AffineInvariantPolar:
-    """C = back X back^T = V diag(w) V^T; w and V are constants to autograd."""
+    """C = back X back^T = V diag(w) V^T; w and V are constants to autograd.
+
+    C is there where derivatives go through it; move needs none, and its memory is wanted.
+    """
 
     group: "AffineInvariantGroup"
     back: Tensor
     X: Tensor
-    C: Tensor
+    C: Tensor | None
     w: Tensor
     V: Tensor
-    constant: bool
 
     def dist2(self) -> Float[Tensor, "*batch"]:
         """(alpha ‖log C‖² + beta (log det C)²)/θ²."""
         group = self.group
-        if self.constant:
+        if self.C is None:
             logs = torch.log(self.w)
             squares, trace = (logs * logs).sum(-1), logs.sum(-1)
         else:
@@ -84,7 +86,7 @@ class AffineInvariantPolar:
     def moved(self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]) -> Matrix:
         """forth C^factor forth^T."""
         exponent = factor[..., 0, 0].expand(self.X.shape[:-2])
-        if self.constant:
+        if self.C is None:
             return move(self.X, forth, exponent, self.back, self.w, self.V)
         S = daleckii_krein.evaluate(self.C, exponent, self.w, self.V, scalar.POWER)
         return _congruence(forth, S)
@@ -161,7 +163,7 @@ class AffineInvariantGroup:
         w, V = eigh(C.detach(), name="X")
         if errors.can_read(w):
             errors.check_positive(w, "X", "the logarithm")
-        return AffineInvariantPolar(self, back, X, C, w, V, constant)
+        return AffineInvariantPolar(self, back, X, None if constant else C, w, V)
 
     def geodesic(self, X: Matrix, Y: Matrix, t: float) -> Matrix:
         """L (L^-1 Y L^-T)^t L^T with X = L L^T."""
