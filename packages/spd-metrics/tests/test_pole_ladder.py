@@ -103,3 +103,9 @@ def test_derivatives():
 
     assert gradcheck(carried, leaves, fast_mode=True)
     assert gradgradcheck(carried, leaves, fast_mode=True)
+
+
+def test_vmap():
+    P, Q, V = draw(4, cond=10.0)
+    mapped = torch.func.vmap(METRIC.transport)(P, Q, V)
+    torch.testing.assert_close(mapped, METRIC.transport(P, Q, V), rtol=1e-9, atol=1e-10)
