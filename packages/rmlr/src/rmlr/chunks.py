@@ -43,9 +43,7 @@ def in_chunks(
         return fn(*samples, *classes)
     columns = max(1, pairs // b)
     rows = b if columns > 1 else min(b, pairs)
-    differentiable = torch.is_grad_enabled() and any(
-        T.requires_grad for T in (*samples, *classes)
-    )
+    differentiable = torch.is_grad_enabled() and any(T.requires_grad for T in (*samples, *classes))
 
     def piece(*tensors: Tensor) -> Tensor:
         if not differentiable:

@@ -18,10 +18,10 @@ Scores = Float[Tensor, "b c"]
 
 
 def congruence_trace(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
-    """tr(A_k f(K_k^T T_i K_k)) for symmetric positive definite T, any invertible K, symmetric A.
+    """tr(A_k f(K_k^T T_i K_k)) for symmetric positive definite T, invertible K, symmetric A.
 
-    Second derivatives and transforms of torch.func go through `reference`. LinAlgError names the sample S[i] and class k whose M is not positive
-    definite to working precision.
+    Second derivatives and transforms of torch.func go through `reference`. LinAlgError names
+    the sample S[i] and the class P[k] whose M is not positive definite to working precision.
     """
     if (
         torch.compiler.is_compiling()

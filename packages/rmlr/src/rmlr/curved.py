@@ -97,5 +97,3 @@ class BuresWassersteinForm:
         A = symmetric(a)
         roots = in_chunks(score, (F,), (X, A), pair_matrices=_PAIR_MATRICES, memory=memory)
         return (roots - ((X @ A) * X).sum((-2, -1))) / (4 * self.theta)
-
-

@@ -77,7 +77,9 @@ def _power_cholesky(metric: CholeskyPower, theta: Theta) -> Form:
 
 def _weighted_cholesky(metric: CholeskyBuresWasserstein, theta: Theta) -> Form:
     weights = _bures_wasserstein_weights(metric)
-    return CholeskyForm(a=theta / 2, diagonal_weights=weights, of_factors=metric.chart.kind == "lower")
+    return CholeskyForm(
+        a=theta / 2, diagonal_weights=weights, of_factors=metric.chart.kind == "lower"
+    )
 
 
 def _affine_invariant(metric: AffineInvariant, theta: Theta) -> Form:

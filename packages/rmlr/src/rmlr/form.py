@@ -63,5 +63,3 @@ def matrix_power(S: Matrices, theta: Theta, name: str) -> Matrices:
 def is_small(theta: Theta) -> bool:
     """Whether θ is fixed and so small that 1/θ would take digits off."""
     return not isinstance(theta, Tensor) and abs(theta) < SMALL_THETA
-
-

@@ -16,21 +16,32 @@ Numbers = Float[Tensor, "*batch m"]
 Matrices = Float[Tensor, "*batch n n"]
 
 
-@cache
-def _places(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _make_places(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Where in x the n² entries lie, and where in the entries the lower and upper ones do."""
-    rows, columns = torch.tril_indices(n, n)
-    place = torch.zeros(n, n, dtype=torch.long)
-    place[rows, columns] = torch.arange(len(rows))
-    place = torch.maximum(place, place.mT).flatten()
-    return place.to(device), (rows * n + columns).to(device), (columns * n + rows).to(device)
+    index = torch.arange(n, device=device)
+    high, low = torch.maximum(index[:, None], index), torch.minimum(index[:, None], index)
+    rows, columns = torch.tril_indices(n, n, device=device)
+    place = (high * (high + 1)).div(2, rounding_mode="floor") + low
+    return place.flatten(), rows * n + columns, columns * n + rows
 
 
-@cache
-def multiplicities(n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " m"]:
-    """How often a number stands in the symmetric matrix: 1 on the diagonal, 2 off it."""
+def _make_multiplicities(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows, columns = torch.tril_indices(n, n, device=device)
     return torch.where(rows == columns, 1, 2).to(dtype)
+
+
+_kept_places = cache(_make_places)
+_kept_multiplicities = cache(_make_multiplicities)
+
+
+def _places(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    # A traced graph makes its own: a tensor of the tracer's must not be kept.
+    return (_kept_places if _ordinary() else _make_places)(n, device)
+
+
+def multiplicities(n: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " m"]:
+    """How often a number stands in the symmetric matrix: 1 on the diagonal, 2 off it."""
+    return (_kept_multiplicities if _ordinary() else _make_multiplicities)(n, dtype, device)
 
 
 def order(x: Numbers) -> int:
@@ -38,58 +49,55 @@ def order(x: Numbers) -> int:
     return (int((8 * x.shape[-1] + 1) ** 0.5) - 1) // 2
 
 
+def _ordinary() -> bool:
+    """Whether nothing but reverse mode may be asked for, which the rules below are made for."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _unpack(x: Tensor) -> Tensor:
+    n = order(x)
+    return x.index_select(-1, _places(n, x.device)[0]).reshape(*x.shape[:-1], n, n)
+
+
+def _pack_sum(X: Tensor) -> Tensor:
+    n = X.shape[-1]
+    _, lower, upper = _places(n, X.device)
+    entries = X.reshape(*X.shape[:-2], n * n)
+    both = entries.index_select(-1, lower) + entries.index_select(-1, upper)
+    return both * (multiplicities(n, X.dtype, X.device) / 2)
+
+
 class _Unpack(Function):
-    """x -> symmetric X."""
-
-    generate_vmap_rule = True
+    """x -> symmetric X, whose adjoint is `_PackSum`."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        n = order(x)
-        return x.index_select(-1, _places(n, x.device)[0]).unflatten(-1, (n, n))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # noqa: ARG004
-        pass
+    def forward(ctx, x):  # noqa: ARG004
+        return _unpack(x)
 
     @staticmethod
     def backward(ctx, G):  # noqa: ARG004
         return _PackSum.apply(G)
 
-    @staticmethod
-    def jvp(ctx, dx):  # noqa: ARG004
-        return _Unpack.apply(dx)
-
 
 class _PackSum(Function):
-    """X -> X_ij + X_ji, and X_ii, for i > j: the adjoint of `_Unpack`."""
-
-    generate_vmap_rule = True
+    """X -> X_ij + X_ji, and X_ii, for i > j, whose adjoint is `_Unpack`."""
 
     @staticmethod
-    def forward(X: Tensor) -> Tensor:
-        n = X.shape[-1]
-        _, lower, upper = _places(n, X.device)
-        entries = X.flatten(-2)
-        x = entries.index_select(-1, lower).add_(entries.index_select(-1, upper))
-        return x.mul_(multiplicities(n, X.dtype, X.device) / 2)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # noqa: ARG004
-        pass
+    def forward(ctx, X):  # noqa: ARG004
+        return _pack_sum(X)
 
     @staticmethod
     def backward(ctx, g):  # noqa: ARG004
         return _Unpack.apply(g)
 
-    @staticmethod
-    def jvp(ctx, dX):  # noqa: ARG004
-        return _PackSum.apply(dX)
-
 
 def symmetric(x: Numbers) -> Matrices:
     """The symmetric matrix whose lower triangle, row by row, is x."""
-    return _Unpack.apply(x)
+    return _Unpack.apply(x) if _ordinary() else _unpack(x)
 
 
 def triangular(x: Numbers) -> Matrices:
@@ -99,7 +107,7 @@ def triangular(x: Numbers) -> Matrices:
 
 def pack_sum(X: Matrices) -> Numbers:
     """X_ij + X_ji for i > j, and X_ii: the inner products of X with a basis of `symmetric`."""
-    return _PackSum.apply(X)
+    return _PackSum.apply(X) if _ordinary() else _pack_sum(X)
 
 
 def pack(X: Matrices) -> Numbers:

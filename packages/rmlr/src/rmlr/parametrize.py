@@ -14,7 +14,7 @@ from spd_metrics import CholeskyLog
 from spd_metrics.charts import power
 from torch import Tensor
 
-from rmlr.packed import pack, symmetric, triangular
+from rmlr.packed import pack, pack_lower, symmetric, triangular
 
 Numbers = Float[Tensor, "*batch m"]
 Matrices = Float[Tensor, "*batch n n"]
@@ -70,7 +70,7 @@ class LowerFactor:
         return _exp_diagonal(triangular(z))
 
     def numbers(self, P: Matrices) -> Numbers:
-        return pack(_log_diagonal(CholeskyLog().chart(P, "P")))
+        return pack_lower(_log_diagonal(CholeskyLog().chart(P, "P")))
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ class CholeskyOfPower:
             X = powm(P, self.s.detach(), nonpos="raise", name="P")
         else:
             X = power(self.s)(P, "P")
-        return pack(_log_diagonal(cholesky(X, name="P")))
+        return pack_lower(_log_diagonal(cholesky(X, name="P")))

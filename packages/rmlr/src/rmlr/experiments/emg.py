@@ -101,7 +101,7 @@ experiment = Experiment(
         source="Chen et al., NeurIPS 2024, Table 9 (radar, skeletons, EEG)",
     ),
     run=run,
-    quick=Size(seconds=25, seeds=(0,), parameters={"epochs": 2}),
+    quick=Size(seconds=30, seeds=(0,), parameters={"epochs": 2}),
     full=Size(seconds=90, seeds=tuple(range(10)), parameters={"epochs": 10}),
     data=(EMG,),
     figures=(

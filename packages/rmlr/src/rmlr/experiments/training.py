@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from eigenworks import HeatMap, Row, wilson
 from linalg_kernels import logdet
+from spd_metrics import BiMap, ReEig
 from torch import Tensor, nn
 
 from rmlr.experiments.methods import BASELINE, METHODS, Classifier, Configuration
@@ -39,7 +40,9 @@ class Split:
         """Everything divided by the geometric mean size of the training matrices."""
         n = self.train.S.shape[-1]
         size = torch.exp(logdet(self.train.S).mean() / n)
-        parts = [Samples(part.S / size, part.y) for part in (self.train, self.validation, self.test)]
+        parts = [
+            Samples(part.S / size, part.y) for part in (self.train, self.validation, self.test)
+        ]
         return Split(self.name, *parts, self.classes)
 
 
@@ -90,21 +93,37 @@ class Outcome:
         return 100 * self.hits / self.tests
 
 
+def leave_subject_out(samples: Samples, subject: Tensor, held: Tensor, seed: int) -> Split:
+    """Test on the subjects `held`; another one, which goes with the seed, validates."""
+    others = subject[~torch.isin(subject, held)].unique()
+    judge = subject == others[seed % len(others)]
+    test = torch.isin(subject, held)
+    parts = [samples[mask.nonzero().flatten()] for mask in (~test & ~judge, judge, test)]
+    classes = int(samples.y.max()) + 1
+    return Split("new subjects", *parts, classes=classes).in_unit_size()
+
+
 def evaluate(
     configurations: tuple[Configuration, ...],
     split: Split,
     budget: Budget,
     seed: int,
-    wrap: Callable[[Configuration, int, int], nn.Module] = lambda c, n, classes: c.make(n, classes),
+    inner: int | None = None,
 ) -> Outcome:
     """Fit every configuration, and test the one that does best on validation data.
 
-    Of equal ones the first in the list counts.
+    Of equal ones the first in the list counts. With `inner` matrices first go through an SPDNet
+    block onto that size.
     """
+    n = split.train.S.shape[-1]
     best: tuple[int, str, Callable[[Tensor], Tensor]] | None = None
     for configuration in configurations:
         torch.manual_seed(seed)
-        model = wrap(configuration, split.train.S.shape[-1], split.classes)
+        if inner is None:
+            model = configuration.make(n, split.classes)
+        else:
+            block = BiMap(n, inner, dtype=torch.float64), ReEig(1e-4, relative=True)
+            model = nn.Sequential(*block, configuration.make(inner, split.classes))
         guess = fit(model, split.train, budget, configuration.rate, seed)
         hits = int((guess(split.validation.S) == split.validation.y).sum())
         if best is None or hits > best[0]:
@@ -133,7 +152,7 @@ def rows(found: Mapping[str, Mapping[str, Outcome]]) -> Iterator[Row]:
             label = f"{method}, {split}"
             yield Row(
                 label, "accuracy", outcome.accuracy, unit="%", better="higher",
-                interval=wilson(outcome.hits, outcome.tests, scale=100, of="windows"),
+                interval=wilson(outcome.hits, outcome.tests, scale=100, of="samples"),
                 plots=(overview,) if first else (),
             )  # fmt: skip
             if method != BASELINE:
@@ -146,13 +165,13 @@ def compare(
     budget: Budget,
     seed: int,
     progress: Callable[[float, str], None],
-    methods: Mapping[str, tuple[Configuration, ...]] = METHODS,
+    inner: int | None = None,
 ) -> dict[str, dict[str, Outcome]]:
     """`evaluate` for every method on every split."""
     found: dict[str, dict[str, Outcome]] = {}
-    for name, configurations in methods.items():
+    for name, configurations in METHODS.items():
         found[name] = {}
         for i, split in enumerate(splits):
-            progress((len(found) - 1 + i / len(splits)) / len(methods), f"{name}, {split.name}")
-            found[name][split.name] = evaluate(configurations, split, budget, seed)
+            progress((len(found) - 1 + i / len(splits)) / len(METHODS), f"{name}, {split.name}")
+            found[name][split.name] = evaluate(configurations, split, budget, seed, inner)
     return found

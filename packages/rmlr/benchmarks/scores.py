@@ -1,0 +1,180 @@
+"""How fast are scores and their gradients beside the published construction, in what memory?
+
+Forward and backward of sum(G ∘ logits), float64, one thread, all points at the identity,
+interleaved in one process; the published construction (`peers/published.py`) is written anew
+from its description. Logits and gradients are checked to agree before anything is timed. Memory
+is what the peak of the process grows by in one call, in a process of its own. "trivialised" is
+the layer as it is made by default, "matrix" has P itself as parameter, as the published layer,
+"scalar" is bias="scalar".
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import geoopt
+import torch
+from linalg_kernels.testing import random_spd
+from peers.published import SCORES
+from rmlr import RiemannianMLR
+from rmlr.flat import Flat
+from spd_metrics import (
+    AffineInvariant,
+    BuresWasserstein,
+    LogCholesky,
+    LogEuclidean,
+    PowerEuclidean,
+)
+from torch import Tensor
+
+QUESTION = "How fast are scores and their gradients beside the published construction?"
+SIZES = ((30, 30, 117), (256, 8, 117), (30, 64, 117), (256, 30, 3))
+METRICS = {
+    "log-Euclidean": LogEuclidean(),
+    "log-Cholesky": LogCholesky(),
+    "Euclidean": PowerEuclidean(),
+    "affine-invariant": AffineInvariant(),
+    "Bures-Wasserstein": BuresWasserstein(),
+}
+PUBLISHED = "published"
+Call = Callable[[], tuple[Tensor, Tensor]]
+
+
+def layer(kind: str, name: str, n: int, c: int) -> RiemannianMLR | None:
+    """The layer with one of its ways to hold points; None where a metric has it not."""
+    metric = METRICS[name]
+    torch.manual_seed(0)
+    if kind == "matrix":
+        return RiemannianMLR(n, c, metric, manifold=geoopt.SymmetricPositiveDefinite())
+    if kind == "scalar":
+        flat = isinstance(RiemannianMLR(n, c, metric).form, Flat)
+        torch.manual_seed(0)
+        return RiemannianMLR(n, c, metric, bias="scalar") if flat else None
+    return RiemannianMLR(n, c, metric)
+
+
+def case(kind: str, name: str, b: int, n: int, c: int) -> Call | None:
+    """A call that gives logits and the gradient for S, and computes those of parameters."""
+    generator = torch.Generator().manual_seed(1)
+    S = random_spd(b, n, cond=50.0, generator=generator)
+    G = torch.randn(b, c, generator=generator)
+    if kind == PUBLISHED:
+        model = layer("trivialised", name, n, c)
+        assert model is not None
+        lower = torch.nn.Parameter(model.A.detach())
+        P = torch.nn.Parameter(torch.eye(n).expand(c, n, n).clone())
+
+        def logits(S: Tensor) -> Tensor:
+            A = lower.tril() + lower.tril(-1).mT
+            return SCORES[name](S[:, None], P, A)
+
+        parameters = [lower, P]
+    else:
+        made = layer(kind, name, n, c)
+        if made is None:
+            return None
+        logits, parameters = made, list(made.parameters())
+
+    def call() -> tuple[Tensor, Tensor]:
+        for parameter in parameters:
+            parameter.grad = None
+        leaf = S.detach().requires_grad_()
+        out = logits(leaf)
+        (G * out).sum().backward()
+        assert leaf.grad is not None
+        return out.detach(), leaf.grad
+
+    return call
+
+
+def medians(calls: dict[str, Call], seconds: float) -> dict[str, float]:
+    """Median seconds of a call of each, in turns, for about `seconds` in all."""
+    taken: dict[str, list[float]] = {kind: [] for kind in calls}
+    start = time.perf_counter()
+    while len(taken[PUBLISHED]) < 3 or time.perf_counter() - start < seconds:
+        for kind, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            taken[kind].append(time.perf_counter() - begin)
+    return {kind: statistics.median(times) for kind, times in taken.items()}
+
+
+def peak(kind: str, name: str, size: tuple[int, int, int]) -> float:
+    """MiB that one call adds to the peak of a process that has done a small one."""
+    arguments = [sys.executable, __file__, "--peak", kind, name, *map(str, size)]
+    ended = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return float(ended.stdout)
+
+
+def print_peak(kind: str, name: str, b: int, n: int, c: int) -> None:
+    """What `peak` reads."""
+    small, large = case(kind, name, 2, n, 2), case(kind, name, b, n, c)
+    assert small is not None
+    assert large is not None
+    small()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    large()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """Largest difference over the largest entry."""
+    return float((got - want).abs().max() / want.abs().max())
+
+
+def main() -> None:
+    """Prints a table and writes rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each metric and size")
+    parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    if options.peak:
+        kind, name, *size = options.peak
+        print_peak(kind, name, *map(int, size))
+        return
+    rows = []
+    print(f"{'(b, n, c)':16s}{'metric':19s}{'points':13s}{'ms':>9s}{'speed':>8s}"
+          f"{'logits':>9s}{'gradient':>9s}{'MiB':>7s}")  # fmt: skip
+    for b, n, c in SIZES:
+        for name in METRICS:
+            kinds = (PUBLISHED, "trivialised", "matrix", "scalar")
+            made = {kind: case(kind, name, b, n, c) for kind in kinds}
+            calls = {kind: call for kind, call in made.items() if call is not None}
+            logits, gradient = calls[PUBLISHED]()
+            errors = {}
+            for kind, call in calls.items():
+                got = call()
+                errors[kind] = relative(got[0], logits), relative(got[1], gradient)
+                if max(errors[kind]) > 1e-9:
+                    raise SystemExit(f"{name}, {kind}: differs from the published construction")
+            times = medians(calls, options.seconds)
+            for kind, taken in times.items():
+                memory = peak(kind, name, (b, n, c)) if c > 100 else float("nan")
+                speed = times[PUBLISHED] / taken
+                print(f"{(b, n, c)!s:16s}{name:19s}{kind:13s}{1e3 * taken:9.2f}{speed:7.1f}x"
+                      f"{errors[kind][0]:9.0e}{errors[kind][1]:9.0e}{memory:7.0f}",
+                      flush=True)  # fmt: skip
+                label = f"{name}, {kind}, b={b}, n={n}, c={c}"
+                if c > 100:
+                    rows.append({"label": label, "metric": "peak memory", "value": memory,
+                                 "unit": "MiB", "better": "lower"})  # fmt: skip
+                if kind != PUBLISHED:
+                    rows.append({"label": label, "metric": "speed over the published construction",
+                                 "value": speed, "unit": "x", "better": "higher",
+                                 "milliseconds": 1e3 * taken,
+                                 "difference": max(errors[kind])})  # fmt: skip
+    if options.out:
+        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
