@@ -81,7 +81,7 @@ class LieBatchNorm(GroupLayer):
         M = mean(self.group, Y, pool, self.karcher_steps, differentiable=self.differentiable)
         polar, var = centre(self.group, Y, M, pool, differentiable=self.differentiable)
         self._track(Statistics(M.detach(), var.detach()))
-        factor = self.scale[..., None, None] / torch.sqrt(var + self.eps)
+        factor = self.scale_matrix() / torch.sqrt(var + self.eps)
         return self.group.chart_inverse(polar.moved(factor, self.bias_translation()))
 
     def _pool(self, X: Tensor) -> Pool:
@@ -98,7 +98,7 @@ class LieBatchNorm(GroupLayer):
     def _normalisation(self) -> Normalisation:
         """Of the running statistics."""
         statistics = Statistics(self.running_mean, self.running_var[..., None, None])
-        scale = self.scale[..., None, None]
+        scale = self.scale_matrix()
         return Normalisation.of(self.group, statistics, self.bias_translation(), scale, self.eps)
 
     @torch.no_grad()

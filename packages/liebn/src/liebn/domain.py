@@ -157,7 +157,7 @@ class DomainLieBatchNorm(GroupLayer):
         polar, var = centre(group, Y, means[0], pool)
         with torch.no_grad():
             var = weighed("", self.momentum, var)
-        factor = self.scale[..., None, None] / torch.sqrt(pool.spread(var) + self.eps)
+        factor = self.scale_matrix() / torch.sqrt(pool.spread(var) + self.eps)
         return polar.moved(factor, self.bias_translation())
 
     @torch.no_grad()
@@ -179,7 +179,7 @@ class DomainLieBatchNorm(GroupLayer):
         inner = [1] * (ndim - 1 - len(self.shape))
         M = self.running_mean_test.reshape(-1, *inner, *self.shape)
         var = self.running_var_test.reshape(-1, *inner, *self.shape[:-2], 1, 1)
-        forth, scale = self.bias_translation(), self.scale[..., None, None]
+        forth, scale = self.bias_translation(), self.scale_matrix()
         return Normalisation.of(self.group, Statistics(M, var), forth, scale, self.eps)
 
     def _read_domains(

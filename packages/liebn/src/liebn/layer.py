@@ -66,8 +66,18 @@ class GroupLayer(nn.Module):
         """What the group's `act` takes to translate by the bias."""
         if not parametrize.is_parametrized(self, "bias"):
             return self.group.translation(self.group.chart(self.bias, "bias"))
+        return self.group.lift(self._original("bias"))
+
+    def scale_matrix(self) -> Float[Tensor, "*channels 1 1"]:
+        """The scale, ready to multiply matrices."""
+        # Not by the parametrisation: what torch adds to a call of it costs more than exp.
+        plain = not parametrize.is_parametrized(self, "scale")
+        scale = self.scale if plain else torch.exp(self._original("scale"))
+        return scale[..., None, None]
+
+    def _original(self, name: str) -> Tensor:
         lists = cast(nn.ModuleDict, self.parametrizations)
-        return self.group.lift(cast(Tensor, lists["bias"].original))
+        return cast(Tensor, lists[name].original)
 
     def require_input(self, X: Tensor, like: Tensor) -> None:
         """ValueError or TypeError unless X is (..., *shape) in the dtype of `like`."""
