@@ -137,7 +137,8 @@ class EditedDetector(ModelDetector):
                 "the output of a layer must have the batch first, got a first dimension of"
                 f" {self._samples} where {logits.shape[0]} logits in {parts} parts came out"
             )
-        return list(logits.chunk(parts)) if self._samples else [logits] * parts
+        n = self._samples
+        return [logits[part * n : (part + 1) * n] for part in range(parts)]
 
     def branches(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of the model, and of the branch of each layer by its name, of one pass."""

@@ -58,8 +58,8 @@ class Gain:
 class Evaluation:
     """What `evaluate` found. Written out by `rankfeat.report`."""
 
-    id_scores: Mapping[str, Float[Tensor, " n"]]
-    ood_scores: Mapping[str, Mapping[str, Float[Tensor, " m"]]]
+    id_scores: Mapping[str, Float[Tensor, " _"]]
+    ood_scores: Mapping[str, Mapping[str, Float[Tensor, " _"]]]
     groups: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]
     accuracy: Mapping[str, Accuracy]

@@ -18,12 +18,15 @@ from jaxtyping import Float
 from linalg_kernels.precision import full_precision
 from torch import Tensor
 
-# Steps after which a spectrum is left to linalg_kernels, which needs no gap.
-_STEPS = 24
+# Steps after which a spectrum is left to linalg_kernels: for sizes that it squares, which needs no
+# gap, and beyond.
+_STEPS, _SQUARED, _MANY = 24, 256, 96
 # Up to this many positions or channels the Gram matrix costs less than the products with X.
 _GRAM = 64
 # Up to this size one product X (I - v v^T) costs less than X v and its outer product.
 _PROJECT = 24
+# Samples of so many entries fill the second-level cache: one after another is faster.
+_ALONE = 150_000
 # Squares of these leave single precision neither way.
 _RANGE = (1e-16, 1e16)
 
@@ -103,17 +106,29 @@ def _by_lanczos(X: Tensor, tol: float, steps: int) -> tuple[Tensor, Tensor] | No
 
 
 @full_precision
-def removed(X: Float[Tensor, "b m n"], tol: float | None, steps: int) -> Tensor | None:
+def removed(X: Float[Tensor, "b m n"], tol: float | None) -> Tensor | None:
     """X' of every sample, or None where some sample did not converge or is out of range.
 
     X is not empty, float32 or float64. Values are read, so this cannot be traced.
     """
     tol = default_tol(X.dtype) if tol is None else tol
+    if len(X) > 1 and X[0].numel() >= _ALONE:
+        left = torch.empty_like(X)
+        for index, sample in enumerate(X.split(1)):
+            one = _removed(sample, tol)
+            if one is None:
+                return None
+            left[index] = one[0]
+        return left
+    return _removed(X, tol)
+
+
+def _removed(X: Tensor, tol: float) -> Tensor | None:
     wide = X.shape[1] < X.shape[2]
     A = X.mT if wide else X
     n = A.shape[-1]
     if n > _GRAM:
-        found = _by_lanczos(A, tol, min(steps, _STEPS))
+        found = _by_lanczos(A, tol, _STEPS if n <= _SQUARED else _MANY)
         if found is None:
             return None
         v, Av = found

@@ -59,9 +59,8 @@ def remove_feature(
         F: Features, batch first; any memory format.
         layout: "nchw", "nhwc" or "tokens"; "auto" takes four dimensions for "nchw" and three for
             "tokens" (for which channels before positions is the same).
-        iters: Most products with X and its transpose, of which more than 24 are not tried, before
-            `linalg_kernels.remove_rank1` takes over with as many squarings. In traced graphs
-            exactly so many, and for at most 256 positions or channels those squarings.
+        iters: Steps in traced graphs, where none can be checked, and most steps of
+            `linalg_kernels.remove_rank1`, which takes over where products with X did not converge.
         tol: Stop where ‖X^T X v - s² v‖ <= tol s²; by default at a few roundings. A
             `ConvergenceWarning` says where a tol that was given is not met.
         check: Raise `LinAlgError` naming the first sample that holds NaN or Inf. Without it
@@ -103,7 +102,7 @@ def _remove(X: Tensor, iters: int, tol: float | None, check: bool) -> Tensor:
     if X.numel() == 0:
         return X.clone()
     with torch.no_grad():
-        left = krylov.removed(X.detach(), tol, iters)
+        left = krylov.removed(X.detach(), tol)
     if left is not None:
         # The component that was removed is a constant to autograd.
         return X - (X - left).detach() if X.requires_grad else left

@@ -168,7 +168,7 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(seconds=60, parameters={"images": 40, "others": 40, "resamples": 200}),
-    full=Size(seconds=1200, parameters={"images": 500, "others": 300, "resamples": 1000}),
+    full=Size(seconds=500, parameters={"images": 500, "others": 200, "resamples": 1000}),
     data=(SQUEEZENET, IMAGENET, TEXTURES, CIFAR10, MNIST),
     figures=tuple(
         Figure(f"{name}, textures", metric, value, _PAPER)
