@@ -278,6 +278,19 @@ def test_eval_keeps_what_the_input_does_not_change(group, draw, monkeypatch):
     assert all(p.grad is not None for p in layer.parameters())
 
 
+def test_what_is_kept_serves_autograd_and_moves_along():
+    X = random_spd(6, 3, generator=torch.Generator().manual_seed(0))
+    layer = layer_of(AffineInvariantGroup(), 3).eval().requires_grad_(False)
+    with torch.inference_mode():
+        first = layer(X)
+    leaf = X.clone().requires_grad_()
+    Y = layer(leaf)
+    Y.sum().backward()
+    assert torch.equal(Y.detach(), first)
+    assert leaf.grad is not None
+    assert layer.to(torch.float32)(X.float()).dtype == torch.float32
+
+
 # --- parameters -----------------------------------------------------------------------------
 
 

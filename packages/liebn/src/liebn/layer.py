@@ -1,7 +1,7 @@
 """What normalisation layers share: shapes, bias and scale, and what is kept between calls."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,14 @@ def read_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     if len(read) < 2 or read[-1] != read[-2] or min(read) < 1:
         raise ValueError(f"shape must be n or (*channels, n, n), got {shape}")
     return read
+
+
+class _Kept(NamedTuple):
+    """What was made of `state`. Holding that, no later tensor can be taken for one of it."""
+
+    state: tuple[Tensor, ...]
+    versions: tuple
+    made: Normalisation
 
 
 class GroupLayer(nn.Module):
@@ -53,7 +61,7 @@ class GroupLayer(nn.Module):
         if trivialized:
             parametrize.register_parametrization(self, "bias", Lifted(group))
             parametrize.register_parametrization(self, "scale", Positive())
-        self._kept: tuple[tuple, Normalisation] | None = None
+        self._kept: _Kept | None = None
 
     def neutral(
         self, dtype: torch.dtype | None, device: torch.device | str | None
@@ -113,14 +121,25 @@ class GroupLayer(nn.Module):
         state = (*statistics, *parameters)
         if any(t.is_inference() for t in state):
             return make()
-        key = (variant, *((t.data_ptr(), t._version, t.dtype, t.device) for t in state))
-        if self._kept is None or self._kept[0] != key:
-            with torch.no_grad():
-                self._kept = key, make()
-        return self._kept[1]
+        versions = (variant, *((t.data_ptr(), t._version) for t in state))
+        kept = self._kept
+        if (
+            kept is None
+            or kept.versions != versions
+            or any(old is not new for old, new in zip(kept.state, state, strict=True))
+        ):
+            # What is kept must serve autograd later, wherever it was made.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._kept = _Kept(state, versions, make())
+        return kept.made
 
     def train(self, mode: bool = True) -> "GroupLayer":
         """Also forgets what was kept."""
         self._kept = None
         super().train(mode)
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # Moving to a device or dtype changes parameters behind their versions.
+        self._kept = None
+        return super()._apply(fn, recurse)
