@@ -1,16 +1,10 @@
 """Global covariance pooling and its Riemannian classifiers in PyTorch."""
 
 from gcp_riemann.heads import LEMMLR, PEMMLR, ChoTMLR, LogEMLR, PowEMLR, PowTMLR, ScalePowEMLR
+from gcp_riemann.log_cholesky import LogCholesky, log_cholesky
 from gcp_riemann.network import GCPNetwork, gcp_head
 from gcp_riemann.newton_schulz import newton_schulz_root, root_residual
-from gcp_riemann.normalise import (
-    LogCholesky,
-    MatrixLog,
-    MatrixPower,
-    log_cholesky,
-    matrix_log,
-    matrix_power,
-)
+from gcp_riemann.normalise import MatrixLog, MatrixPower, matrix_log, matrix_power
 from gcp_riemann.pooling import CovariancePooling, covariance_pooling
 from gcp_riemann.vectorise import unvectorise, vectorise
 

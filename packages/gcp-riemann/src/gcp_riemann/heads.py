@@ -25,8 +25,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcp_riemann import inputs
+from gcp_riemann.log_cholesky import LogCholesky
 from gcp_riemann.newton_schulz import Scaling
-from gcp_riemann.normalise import LogCholesky, MatrixLog, MatrixPower, Method
+from gcp_riemann.normalise import MatrixLog, MatrixPower, Method
 from gcp_riemann.vectorise import KINDS, Vec, length, unvectorise, vectorise
 
 

@@ -36,8 +36,8 @@ def widened(T: Tensor) -> Tensor:
     return T.float() if T.dtype in HALF else T
 
 
-def matrices(P: Tensor, check: bool) -> Float[Tensor, "*batch n n"]:
-    """P as symmetric matrices of at least float32.
+def matrices(P: Tensor, check: bool, *, symmetrise: bool = True) -> Float[Tensor, "*batch n n"]:
+    """P as symmetric matrices of at least float32; as it is, but for its dtype, if so asked.
 
     Raises TypeError or ValueError for what is no real (..., n, n), and with `check` also
     LinAlgError naming the element that holds NaN or Inf, ValueError naming one that is far
@@ -50,7 +50,7 @@ def matrices(P: Tensor, check: bool) -> Float[Tensor, "*batch n n"]:
     errors.require_square(P, "P")
     if check:
         P = inspect(P, lambda T: errors.check_matrices(T, "P"))
-    return (P + P.mT) / 2
+    return (P + P.mT) / 2 if symmetrise else P
 
 
 def trace(P: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch 1 1"]:

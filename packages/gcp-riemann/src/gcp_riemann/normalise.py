@@ -1,10 +1,8 @@
-"""Matrix functions that normalise covariances: power, logarithm, log-Cholesky.
+"""Matrix functions that normalise covariances: power and logarithm.
 
 Covariances of M positions have rank at most M - 1, so most of them are singular. A power needs
-no more than that: 0^θ = 0. Logarithm and Cholesky factor need a shift Σ + s (tr Σ / n) I, which
-is relative, so that the unit of the features does not matter; for s=None it is 1e-6, or 4 n eps
-where that is more, below which rounding can make a singular matrix indefinite. A zero
-covariance, as of a constant map, gives zero in every one of them, with derivative zero.
+no more than that: 0^θ = 0. The logarithm needs a shift (`gcp_riemann.shift`). A zero
+covariance, as of a constant map, gives zero in both of them, with derivative zero.
 """
 
 from collections.abc import Callable
@@ -12,37 +10,18 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import cholesky, errors, logm, pade_sqrtm, powm, scalar, spectral_fn
+from linalg_kernels import errors, logm, pade_sqrtm, scalar, spectral_fn
 from torch import Tensor, nn
 
 from gcp_riemann import inputs
 from gcp_riemann.newton_schulz import SCALINGS, Scaling, newton_schulz_root, root_residual
+from gcp_riemann.shift import shifted
 
 Method = Literal["eigh", "newton_schulz", "pade"]
 METHODS = ("eigh", "newton_schulz", "pade")
 
 ROUNDING = 8
 """Eigenvalues up to this many roundings of ‖P‖_F count as zero."""
-
-
-def default_shift(n: int, dtype: torch.dtype) -> float:
-    """The relative shift for matrices of order n."""
-    return max(1e-6, 4 * n * torch.finfo(dtype).eps)
-
-
-def shifted(
-    P: Float[Tensor, "*batch n n"], shift: float | None, absolute_shift: float = 0.0
-) -> Float[Tensor, "*batch n n"]:
-    """P + (shift tr P / n + absolute_shift) I, or I where that is zero.
-
-    I is the matrix whose logarithm is zero.
-    """
-    n = P.shape[-1]
-    shift = default_shift(n, P.dtype) if shift is None else shift
-    lift = shift * inputs.trace(P) / n + absolute_shift
-    identity = torch.eye(n, dtype=P.dtype, device=P.device)
-    zero = (inputs.trace(P) == 0) & (lift == 0)
-    return torch.where(zero, identity, P + lift * identity)
 
 
 def _truncated(theta: float, floor: float, check: bool) -> tuple[Callable[..., Tensor], ...]:
@@ -52,7 +31,6 @@ def _truncated(theta: float, floor: float, check: bool) -> tuple[Callable[..., T
     a^θ / a; between two that do not it is 0. That is the derivative along every perturbation
     that keeps the rank, and covariances of one number of positions have one rank.
     """
-    base = scalar.SQRT if theta == 0.5 else scalar.POWER
 
     def where(w: Tensor, value: Tensor) -> Tensor:
         return torch.where(w > floor, value, 0)
@@ -61,10 +39,15 @@ def _truncated(theta: float, floor: float, check: bool) -> tuple[Callable[..., T
         return torch.where(w > floor, w, 1)
 
     def divided(a: Tensor, b: Tensor) -> Tensor:
+        # Arguments are a column and a row: what is done before they meet costs nothing.
+        if theta == 0.5:
+            total = where(a, a).sqrt() + where(b, b).sqrt()
+            return torch.where(total == 0, 0, 1 / total)
         p = torch.full((), theta, dtype=a.dtype, device=a.device)
-        both, larger = (a > floor) & (b > floor), torch.maximum(a, b)
-        one = where(larger, safe(larger) ** (theta - 1))
-        return torch.where(both, base.first(safe(a), safe(b), p), one)
+        powers = torch.maximum(where(a, safe(a) ** theta), where(b, safe(b) ** theta))
+        one = powers / safe(torch.maximum(a, b))
+        both = (a > floor) & (b > floor)
+        return torch.where(both, scalar.POWER.first(safe(a), safe(b), p), one)
 
     def value(w: Tensor) -> Tensor:
         negative = w < -w.shape[-1] * floor
@@ -113,40 +96,13 @@ def matrix_log(
     absolute_shift: float = 0.0,
     check: bool = True,
 ) -> Float[Tensor, "*batch n n"]:
-    """log(P + s (tr P / n) I) of positive semidefinite P, relative shift s as in this module.
+    """log(P + s (tr P / n) I) of positive semidefinite P, with the relative shift s.
 
     Raises LinAlgError naming the element that is not positive definite even so.
     """
     with inputs.full_precision(P.device):
         P = shifted(inputs.matrices(P, check), shift, absolute_shift)
         return logm(P, check=False, nonpos="raise", name="P")
-
-
-def log_cholesky(
-    P: Float[Tensor, "*batch n n"],
-    theta: float = 1.0,
-    *,
-    shift: float | None = None,
-    absolute_shift: float = 0.0,
-    check: bool = True,
-) -> Float[Tensor, "*batch n n"]:
-    """(1/θ)(⌊L⌋ + ⌊L⌋ᵀ + 2 log diag L) with L Lᵀ = (P + s (tr P / n) I)^θ.
-
-    The logarithm at I of the log-Cholesky metric `spd_metrics.LogCholesky(theta)`. Raises
-    LinAlgError naming the element that is not positive definite in spite of the shift.
-
-    Source: Chen et al., ICLR 2025, Tab. 2; the official code shifts by 1e-6 whatever the unit,
-    which is `shift=0.0, absolute_shift=1e-6`.
-    """
-    inputs.require_positive(theta, "theta")
-    with inputs.full_precision(P.device):
-        P = shifted(inputs.matrices(P, check), shift, absolute_shift)
-        if theta != 1:
-            P = powm(P, theta, check=False, nonpos="raise", name="P")
-        L = cholesky(P, check=False, name="P")
-        lower = L.tril(-1)
-        X = lower + lower.mT + torch.diag_embed(2 * L.diagonal(dim1=-2, dim2=-1).log())
-        return X if theta == 1 else X / theta
 
 
 class MatrixPower(nn.Module):
@@ -220,7 +176,7 @@ class MatrixLog(nn.Module):
     """log(P + s (tr P / n) I).
 
     Args:
-        shift: s >= 0; None: see this module.
+        shift: s >= 0; None: see `gcp_riemann.shift`.
         check: Raise an error that names the bad element.
     """
 
@@ -237,44 +193,3 @@ class MatrixLog(nn.Module):
     def extra_repr(self) -> str:
         """Options."""
         return f"shift={self.shift}"
-
-
-class LogCholesky(nn.Module):
-    """(1/θ)(⌊L⌋ + ⌊L⌋ᵀ + 2 log diag L) with L Lᵀ = (P + s (tr P / n) I)^θ.
-
-    Args:
-        theta: θ > 0; 1 costs one Cholesky factorisation.
-        shift: s >= 0; None: see this module.
-        absolute_shift: Added to the diagonal whatever the unit of P, as the official code does.
-        check: Raise an error that names the bad element.
-    """
-
-    def __init__(
-        self,
-        theta: float = 1.0,
-        shift: float | None = None,
-        *,
-        absolute_shift: float = 0.0,
-        check: bool = True,
-    ) -> None:
-        super().__init__()
-        inputs.require_positive(theta, "theta")
-        if shift is not None:
-            inputs.require_not_negative(shift, "shift")
-        inputs.require_not_negative(absolute_shift, "absolute_shift")
-        self.theta, self.shift, self.check = theta, shift, check
-        self.absolute_shift = absolute_shift
-
-    def forward(self, P: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-        """See `log_cholesky`."""
-        return log_cholesky(
-            P,
-            self.theta,
-            shift=self.shift,
-            absolute_shift=self.absolute_shift,
-            check=self.check,
-        )
-
-    def extra_repr(self) -> str:
-        """Options."""
-        return f"{self.theta}, shift={self.shift}, absolute_shift={self.absolute_shift}"

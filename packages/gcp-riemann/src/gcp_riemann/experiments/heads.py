@@ -206,7 +206,7 @@ experiment = Experiment(
             "data": "textures",
             "images": (30, 10, 20),
             "dim": 64,
-            "lr": (0.004, 0.016, 0.064, 0.256),
+            "lr": (0.016, 0.064, 0.256, 1.024),
             "weight_decay": (1e-4, 1e-2),
             "trial_epochs": 6,
             "epochs": 15,
