@@ -97,7 +97,7 @@ def test_flat_metrics_learn_the_same_in_every_unit(problem, metric):
 def test_curved_metrics_learn_in_every_unit(problem, metric):
     X, y = problem
     for unit in (1.0, 1e-12):
-        model = RiemannianLogisticRegression(metric, C=0.1, tol=1e-3).fit(unit * X, y)
+        model = RiemannianLogisticRegression(metric, C=0.1, tol=1e-2).fit(unit * X, y)
         assert model.score(unit * X, y) > 0.8
 
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from linalg_kernels import LinAlgError, expm, logm
+from linalg_kernels import LinAlgError, expm, logm, scalar
 from linalg_kernels.testing import check_grad, random_spd
 from rmlr import carried, cholesky_translation, general_scores, parallel_transport, scores
 from rmlr.congruence_trace import congruence_trace, reference
 from rmlr.families import GeneralForm, form_of
+from rmlr.packed import pack
 from spd_metrics import (
     AffineInvariant,
     BuresWasserstein,
@@ -261,8 +262,6 @@ def test_gradients_where_eigenvalues_meet(metric):
 
 
 def test_congruence_trace_is_its_reference():
-    from linalg_kernels import scalar
-
     S, P, A = (T.requires_grad_() for T in draw())
     for f in (scalar.LOG, scalar.SQRT):
         close(congruence_trace(S, P, A, f).detach(), reference(S, P, A, f).detach())
@@ -330,6 +329,17 @@ def test_bad_input_is_named():
         scores(BuresWassersteinCholesky(1.0, (1.0, 2.0)), S, P, A)
     with pytest.raises(TypeError, match="metric must be BuresWasserstein"):
         cholesky_translation(LogEuclidean(), P, A)
+
+
+@pytest.mark.parametrize("metric", [AffineInvariant(), BuresWasserstein()], ids=repr)
+@pytest.mark.parametrize("memory", [None, 1])
+def test_a_pair_without_a_score_is_named(metric, memory):
+    S, P, A = draw()
+    form = form_of(metric)
+    F = S.clone()
+    F[3, 0, 0] = -1.0
+    with pytest.raises(LinAlgError, match=r"S\[3\] seen from P\[0\] must be positive definite"):
+        form.scores(F, form.place(P), pack(A), memory)
 
 
 def test_points_are_carried_as_documented():

@@ -18,9 +18,15 @@ from torch import Tensor
 
 from rmlr.chunks import in_chunks
 from rmlr.congruence_trace import congruence_trace
+from rmlr.defined import check_defined
 from rmlr.form import Classes, Matrices, Theta, matrix_power
 from rmlr.packed import symmetric
 from rmlr.parametrize import CholeskyOfPower, Exponential
+
+_INDEFINITE = (
+    "must be positive definite, but is not to working precision; add shrinkage, as "
+    "linalg_kernels.shrink_covariance does"
+)
 
 _PAIR_MATRICES = 8
 """n x n matrices that a pair takes at the peak of its backward pass."""
@@ -66,6 +72,7 @@ class AffineInvariantForm:
 
         W = _trace_weights(symmetric(a), self.alpha, self.beta)
         logs = in_chunks(score, (F,), (X, W), pair_matrices=_PAIR_MATRICES, memory=memory)
+        check_defined(logs, "S", _INDEFINITE)
         return logs / self.theta
 
 
@@ -96,4 +103,5 @@ class BuresWassersteinForm:
 
         A = symmetric(a)
         roots = in_chunks(score, (F,), (X, A), pair_matrices=_PAIR_MATRICES, memory=memory)
+        check_defined(roots, "S", _INDEFINITE)
         return (roots - ((X @ A) * X).sum((-2, -1))) / (4 * self.theta)

@@ -25,10 +25,11 @@ class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression under a metric, fitted by L-BFGS.
 
     Minimises Σ_i weight_i log-loss_i/Σ_i weight_i + ‖A‖²/(2 C Σ_i weight_i) over the normals A
-    and, for a curved metric, the points P, which start at the Fréchet mean; for a flat metric
-    over A and a bias. That problem is convex for flat metrics, so its answer does not depend
-    on the start. Matrices are first divided by their geometric mean size, exp of the mean of
-    log det/n, so that C has one meaning in every unit.
+    and, for a flat metric, a bias: a convex problem, whose answer does not depend on the start.
+    For a curved metric points start at the Fréchet mean, and their unconstrained numbers
+    (`RiemannianMLR.location`) are drawn to those of the mean by the same penalty. Matrices are
+    first divided by their geometric mean size, exp of the mean of log det/n, so that C has one
+    meaning in every unit.
 
     Args:
         metric: Any metric on SPD matrices; None means `LogEuclidean()`. `GridSearchCV` may
@@ -109,13 +110,18 @@ class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
             else:
                 model.P = metric.mean(S, share).expand(c, n, n)
             features = model.features(S)
+        start = None if flat else model.location.detach().clone()
         parameters = list(model.parameters())
         penalty = 1 / (self.C * float(share.sum()))
 
         def objective() -> Tensor:
             logits = model.logits(features)
             loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-            return (share * loss).sum() / share.sum() + penalty / 2 * model.A.square().sum()
+            size = model.A.square().sum()
+            if not flat:
+                # Else points could run away and take the place of larger normals.
+                size = size + (model.location - start).square().sum()
+            return (share * loss).sum() / share.sum() + penalty / 2 * size
 
         found = minimize(
             _on_vectors(objective, parameters),

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import LinAlgError, errors, so_exp, so_log
+from linalg_kernels import errors, so_exp, so_log
 from linalg_kernels.transforms import inspect
 from torch import Tensor, nn
 
 from rmlr.chunks import in_chunks
+from rmlr.defined import check_defined
 
 if TYPE_CHECKING:
     from geoopt.manifolds.base import Manifold
@@ -83,7 +84,7 @@ def lie_scores(
         return (logs * A).flatten(2).sum(-1)
 
     scores = in_chunks(score, (samples,), (points, A), pair_matrices=_PAIR_MATRICES, memory=memory)
-    _check_defined(scores)
+    check_defined(scores, "R", "turns a plane by π to working precision: it has no logarithm")
     return scores.view(*lead, len(A))
 
 
@@ -94,18 +95,6 @@ def _check_skew(A: Tensor) -> None:
     bad = (A + A.mT).abs().amax((-2, -1)) > errors.ASYMMETRY * A.abs().amax((-2, -1))
     if bool(bad.any()):
         raise ValueError(f"A{errors.element(bad)} must be skew-symmetric")
-
-
-def _check_defined(scores: Float[Tensor, "b c"]) -> None:
-    if not errors.can_read(scores) or torch._C._are_functorch_transforms_active():
-        return
-    bad = scores.detach().isnan()
-    if bool(bad.any()):
-        i, k = torch.nonzero(bad)[0].tolist()
-        raise LinAlgError(
-            f"R[{i}] turns a plane by π to working precision from the point P[{k}], where the "
-            "logarithm is not defined"
-        )
 
 
 def skew(x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n n"]:
