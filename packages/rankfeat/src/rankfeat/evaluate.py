@@ -94,7 +94,8 @@ class Evaluation:
             ]
             values = [self.row(one, name, convention).figures[figure] for one in (detector, over)]
             paired = interval(sign * (ends[0] - ends[1]))
-            found.append(Gain(name, sign * (values[0] - values[1]), paired))
+            # + 0.0 turns -0 into 0.
+            found.append(Gain(name, sign * (values[0] - values[1]) + 0.0, paired))
         return tuple(found)
 
 

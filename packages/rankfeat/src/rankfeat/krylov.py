@@ -40,7 +40,8 @@ def _start(X: Tensor) -> Tensor:
     """A fixed positive vector (b, n, 1) that no symmetry of features is likely to have."""
     n = X.shape[-1]
     h = 1 + 0.5 * torch.sin(torch.arange(n, dtype=X.dtype, device=X.device).square_())
-    return (h / torch.linalg.vector_norm(h))[:, None].expand(len(X), n, 1)
+    # Not len(X), which would fix the size of the batch in a traced graph.
+    return (h / torch.linalg.vector_norm(h))[:, None].expand(X.shape[0], n, 1)
 
 
 def _in_range(squares: Tensor) -> bool:

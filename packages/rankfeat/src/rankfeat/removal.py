@@ -18,7 +18,6 @@ from rankfeat import krylov
 
 Layout = Literal["auto", "nchw", "nhwc", "tokens"]
 _DIMENSIONS = {"nchw": 4, "nhwc": 4, "tokens": 3}
-_SQUARED = 256
 
 
 def _named_layout(F: Tensor, layout: Layout) -> str:
@@ -95,10 +94,8 @@ def _remove(X: Tensor, iters: int, tol: float | None, check: bool) -> Tensor:
     if tol is not None and not tol > 0:
         raise ValueError(f"tol must be > 0, got {tol}")
     if not can_read(X):
-        # Beyond the size that linalg_kernels squares, its factorisations have no ONNX form.
-        if min(X.shape[1:]) > _SQUARED:
-            return X - (X - krylov.traced(X, iters)).detach()
-        return remove_rank1(X, iters, tol, check=False)
+        # By products alone: the factorisations of linalg_kernels have no ONNX form.
+        return X - (X - krylov.traced(X.detach(), iters)).detach()
     if X.numel() == 0:
         return X.clone()
     with torch.no_grad():

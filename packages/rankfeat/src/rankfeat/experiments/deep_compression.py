@@ -53,10 +53,10 @@ def decode(data: bytes) -> nn.Module:
     """
     net = squeezenet1_0(weights=None)
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
-    counts = np.frombuffer(data[: 4 * len(layers)], "<u4")
-    if len(counts) < len(layers):
-        raise DataError(f"the compressed weights end after {len(data)} bytes")
     at = 4 * len(layers)
+    if len(data) < at:
+        raise DataError(f"the compressed weights end after {len(data)} bytes")
+    counts = np.frombuffer(data[:at], "<u4")
     for layer, count in zip(layers, counts, strict=True):
         weight, bias, at = _convolution(data, at, int(count), tuple(layer.weight.shape))
         layer.load_state_dict({"weight": weight, "bias": bias})
