@@ -90,7 +90,8 @@ def test_products_are_sums():
     product = (2, 5)
     R, _, A = draw(samples=6, classes=3, product=product)
     P = draw(samples=6, classes=3, product=(2,))[1]
-    want = sum(lie_scores(R[:, i, j], P[:, i], A[:, i, j]) for i in range(2) for j in range(5))
+    parts = [lie_scores(R[:, i, j], P[:, i], A[:, i, j]) for i in range(2) for j in range(5)]
+    want = torch.stack(parts).sum(0)
     near(lie_scores(R, P, A), want)
     near(lie_scores(R, P, A, memory=4000), want)
     near(lie_scores(R.view(2, 3, *R.shape[1:]), P, A), want.view(2, 3, 3))

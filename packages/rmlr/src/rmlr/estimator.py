@@ -118,7 +118,7 @@ class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
             logits = model.logits(features)
             loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
             size = model.A.square().sum()
-            if not flat:
+            if start is not None:
                 # Else points could run away and take the place of larger normals.
                 size = size + (model.location - start).square().sum()
             return (share * loss).sum() / share.sum() + penalty / 2 * size

@@ -17,7 +17,7 @@ from spd_metrics import (
     PowerCholesky,
     PowerEuclidean,
 )
-from spd_metrics.inputs import Kind
+from spd_metrics.inputs import Kind, positive_numbers
 from torch import Tensor
 
 from rmlr.curved import AffineInvariantForm, BuresWassersteinForm
@@ -60,9 +60,9 @@ class GeneralForm:
 
 
 def _bures_wasserstein_weights(metric: CholeskyBuresWasserstein) -> tuple[float, ...]:
-    weight = metric.weight
+    weight = positive_numbers(metric.weight, "weight")
     numbers = weight if isinstance(weight, tuple) else (weight,)
-    return tuple(0.25 / float(m) for m in numbers)
+    return tuple(0.25 / m for m in numbers)
 
 
 def _log_cholesky(metric: LogCholesky, theta: Theta) -> Form:
@@ -126,4 +126,4 @@ def form_of(metric: Geometry, theta: Theta | None = None) -> Form:
     make = _WITH_THETA.get(type(metric))
     if make is None:
         return GeneralForm(metric)
-    return make(metric, float(metric.theta) if theta is None else theta)  # ty: ignore[unresolved-attribute]
+    return make(metric, float(metric.theta) if theta is None else theta)  # ty: ignore[missing-attribute]

@@ -46,7 +46,7 @@ Carry = Callable[[Geometry, Points, Vectors], Vectors]
 def parallel_transport(metric: Geometry, P: Points, A: Vectors) -> Vectors:
     """A carried from the identity to P along the geodesic of `metric`."""
     identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-    return metric.transport(identity, P, A)  # ty: ignore[unresolved-attribute]
+    return metric.transport(identity, P, A)  # ty: ignore[missing-attribute]
 
 
 def cholesky_translation(metric: Geometry, P: Points, A: Vectors) -> Vectors:

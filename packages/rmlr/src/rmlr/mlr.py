@@ -153,7 +153,7 @@ class RiemannianMLR(nn.Module):
     def _learn_theta(self, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
         if isinstance(self._form, GeneralForm) or not has_theta(self.metric):
             raise ValueError(f"learn_theta needs a closed form with a power θ, not {self.metric!r}")
-        if self.metric.theta == 0:  # ty: ignore[unresolved-attribute]
+        if self.metric.theta == 0:  # ty: ignore[missing-attribute]
             raise ValueError("learn_theta needs a θ other than 0 to start from")
         self.log_theta = nn.Parameter(torch.zeros((), dtype=dtype, device=device))
 
@@ -174,7 +174,7 @@ class RiemannianMLR(nn.Module):
     @property
     def theta(self) -> Theta:
         """θ of the metric, as learned."""
-        theta = self.metric.theta  # ty: ignore[unresolved-attribute]
+        theta = self.metric.theta  # ty: ignore[missing-attribute]
         return theta if self.log_theta is None else theta * torch.exp(self.log_theta)
 
     @property

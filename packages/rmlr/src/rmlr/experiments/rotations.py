@@ -6,7 +6,6 @@ they are classified by their logarithms and a linear layer, or by `LieMLR`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from eigenworks import Claim, Experiment, Row, Size, Trial, wilson
@@ -14,7 +13,7 @@ from eigenworks.data import MSR_ACTION3D
 from linalg_kernels import so_exp, so_log
 from torch import Tensor, nn
 
-from rmlr.experiments.training import Budget, fit
+from rmlr.experiments.training import Budget, Samples, fit
 from rmlr.rotations import LieMLR, skew
 
 # Parent and child joint of each bone, from the hip outwards.
@@ -49,7 +48,9 @@ def turning(u: Tensor, v: Tensor) -> Tensor:
     cosine = (u * v).sum(-1)[..., None, None]
     angle = torch.atan2(sine, cosine)
     ordinary = so_exp(torch.where(sine > 0, angle / torch.where(sine > 0, sine, 1), 1) * plane)
-    opposite = (sine == 0) & (cosine < 0)
+    # So near to opposite rounding would choose the plane.
+    opposite = torch.linalg.vector_norm(u + v, dim=-1) < torch.finfo(u.dtype).eps ** 0.5
+    opposite = opposite[..., None, None]
     axis = torch.nn.functional.one_hot(u.abs().argmin(-1), 3).to(u.dtype)
     axis = torch.linalg.cross(u, axis)
     axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
@@ -57,23 +58,8 @@ def turning(u: Tensor, v: Tensor) -> Tensor:
     return torch.where(opposite, half_turn, ordinary)
 
 
-@dataclass(frozen=True)
-class Motions:
-    """Rotations (sequences, joints, frames, 3, 3), actions and subjects."""
-
-    S: Tensor
-    y: Tensor
-    subject: Tensor
-
-    def __getitem__(self, chosen: Tensor) -> "Motions":
-        return Motions(self.S[chosen], self.y[chosen], self.subject[chosen])
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-
-def motions() -> Motions:
-    """`FRAMES` evenly spaced frames of each sequence."""
+def motions() -> tuple[Samples, Tensor]:
+    """Rotations (sequences, joints, frames, 3, 3) of `FRAMES` even frames, and subjects."""
     skeletons = MSR_ACTION3D.load()
     found = []
     starts, ends = torch.tensor(BONES).T
@@ -84,7 +70,7 @@ def motions() -> Motions:
         bones = X[:, ends] - X[:, starts]
         found.append(turning(bones[:, first], bones[:, second]).transpose(0, 1))
     y, subject = torch.from_numpy(skeletons.action), torch.from_numpy(skeletons.subject)
-    return Motions(torch.stack(found), y, subject)
+    return Samples(torch.stack(found), y), subject
 
 
 class RotationBlock(nn.Module):
@@ -125,7 +111,7 @@ def lie_net(head: str, joints: int, frames: int, classes: int) -> nn.Module:
     return nn.Sequential(*blocks, lie)
 
 
-def evaluate(head: str, data: tuple[Motions, ...], budget: Budget, seed: int) -> int:
+def evaluate(head: str, data: tuple[Samples, ...], budget: Budget, seed: int) -> int:
     """Hits on the test subjects, at the step size that does best on the validation subject."""
     train, validation, test = data
     best: tuple[int, Callable[[Tensor], Tensor]] | None = None
@@ -142,10 +128,10 @@ def evaluate(head: str, data: tuple[Motions, ...], budget: Budget, seed: int) ->
 
 def run(trial: Trial) -> Iterator[Row]:
     """Accuracies of both classifiers on the even subjects, and their difference."""
-    every = motions()
+    every, subject = motions()
     odd = torch.arange(1, 10, 2)
-    judge = every.subject == odd[trial.seed % len(odd)]
-    test = every.subject % 2 == 0
+    judge = subject == odd[trial.seed % len(odd)]
+    test = subject % 2 == 0
     data = tuple(every[mask.nonzero().flatten()] for mask in (~test & ~judge, judge, test))
     budget = Budget(trial.parameters["epochs"], batch=30)
     accuracies = []

@@ -14,7 +14,7 @@ from rmlr.experiments.methods import BASELINE, METHODS, Classifier, Configuratio
 
 @dataclass(frozen=True)
 class Samples:
-    """SPD matrices (samples, n, n) and the class of each, by index."""
+    """Points (samples, ...), SPD matrices but in `rotations`, and the class of each, by index."""
 
     S: Tensor
     y: Tensor
