@@ -16,7 +16,14 @@ from linalg_kernels import errors
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import Rule, batch_first, needs_rule
+from linalg_kernels.transforms import (
+    EagerRule,
+    Rule,
+    batch_first,
+    differentiated,
+    needs_rule,
+    transformed,
+)
 
 # Gaps below this many rounding errors of the largest eigenvalue carry no information.
 _GAP_ULPS = 8
@@ -97,11 +104,27 @@ class _EighEager(_Eigh):
         return M.diagonal(dim1=-2, dim2=-1).real, V @ (M * _inverse_gaps(w))
 
 
+class _EighPlain(EagerRule):
+    """A -> (w, V), where only a gradient may be asked for."""
+
+    @staticmethod
+    def forward(ctx, A, symmetrize, check, gauge_check, name):
+        ctx.set_materialize_grads(False)
+        ctx.gauge_check = gauge_check
+        w, V = select.eigh(A, symmetrize, check, name)
+        ctx.save_for_backward(w, V)
+        return w, V
+
+    backward = _Eigh.backward
+
+
 def _decompose(
     A: Tensor, symmetrize: bool, check: bool, gauge_check: bool = False, name: str = "A"
 ) -> Eigh:
-    if not needs_rule(A):
-        return Eigh(*select.eigh(A, symmetrize, check, name))
+    if not transformed():
+        if not differentiated(A):
+            return Eigh(*select.eigh(A, symmetrize, check, name))
+        return Eigh(*_EighPlain.apply(A, symmetrize, check, gauge_check, name))
     rule = _Eigh if torch.compiler.is_compiling() else _EighEager
     return Eigh(*rule.apply(A, symmetrize, check, gauge_check, name))
 
