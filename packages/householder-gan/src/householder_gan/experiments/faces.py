@@ -133,13 +133,14 @@ def run(trial: Trial) -> Iterator[Row]:
         yield from measures(f"r = {rank}, nearest", generator, found, net, real, trial)
         if rank == COUNT:
             # Their span is SeFa's; singular vectors of the projector's weight are any basis of it.
-            plain = sefa(generator, count=COUNT)
-            again = sefa(generator.double(), count=COUNT)
+            by_svd = sefa(generator, count=COUNT)
+            generator.double()
+            pairs = {
+                "projector": (found, directions(generator)),
+                "SVD": (by_svd, sefa(generator, count=COUNT)),
+            }
             generator.float()
-            for what, pair in (
-                ("projector", (found, directions(generator))),
-                ("SVD", (plain, again)),
-            ):
+            for what, pair in pairs.items():
                 one = identifiability(*pair)[0]
                 label = f"r = {rank}, read out twice by {what}"
                 yield Row(label, "mean |cos| of direction j with itself", one.matched)
