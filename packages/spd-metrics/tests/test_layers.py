@@ -1,5 +1,7 @@
 """Layers: values, gradients, constraints, and exchange with spd-learn."""
 
+import math
+
 import pytest
 import spd_learn.models
 import spd_learn.modules
@@ -116,6 +118,9 @@ def test_covpool():
     X = torch.randn(5, 3, 40, dtype=torch.float64)
     C = CovPool(0.0)(X)
     torch.testing.assert_close(C[2], torch.cov(X[2], correction=0))
+    torch.testing.assert_close(CovPool(0.0, ddof=1)(X)[2], torch.cov(X[2]))
+    trace = C[2].trace() * torch.eye(3, dtype=X.dtype) / 3
+    torch.testing.assert_close(CovPool(0.3)(X)[2], 0.7 * C[2] + 0.3 * trace)
     singular = torch.randn(2, 8, 4, dtype=torch.float64)
     assert bool((torch.linalg.eigvalsh(CovPool(1e-3)(singular)) > 0).all())
 
@@ -169,6 +174,28 @@ def test_residual_starts_as_the_identity_and_learns(metric):
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.6 * first
+
+
+def test_a_spectral_field_acts_on_logarithms():
+    field = SpectralField(3, dtype=torch.float64)
+    field.f = nn.Sequential(nn.Identity())
+    P = draw(2, 3)
+    want = torch.diag_embed(torch.linalg.eigvalsh(P).log())
+    torch.testing.assert_close(field(P), want)
+    # The unit is an offset of what the network sees.
+    identity = torch.eye(3, dtype=P.dtype)
+    torch.testing.assert_close(field(1e-12 * P), want - 12 * math.log(10) * identity)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_spdnet_rectifies_at_its_threshold(relative):
+    net = SPDNet([4, 3, 2], classes=2, threshold=5.0, relative=relative, dtype=torch.float64)
+    P = draw(2, 4, cond=10.0)
+    first = net[0](P)
+    torch.testing.assert_close(net[1](first), ReEig(5.0, relative=relative)(first))
+    second = net[2](net[1](first))
+    torch.testing.assert_close(net[3](second), ReEig(5.0, relative=relative)(second))
+    assert bool((net[1](first) - first).abs().max() > 0.1)
 
 
 def test_spdnet_learns():
