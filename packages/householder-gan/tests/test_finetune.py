@@ -87,10 +87,15 @@ def test_hessian_penalty_of_a_quadratic_form():
     assert float(found) == pytest.approx(float(expected), rel=0.05)
     diagonal = hessian_penalty(lambda z: (z * z * H.diagonal()).sum(1), z)
     assert float(diagonal) == pytest.approx(0, abs=1e-12)
+    # Of sin(z_0) z_1 it is cos(z_0)² times the variance of signs: its logarithm has the slope
+    # -2 tan(z_0).
     z.requires_grad_()
-    loss = hessian_penalty(lambda z: z.sin()[:, 0] * z[:, 1], z, rng=torch.Generator())
+    loss = hessian_penalty(lambda z: z.sin()[:, 0] * z[:, 1], z, probes=8, rng=rng)
     (slope,) = torch.autograd.grad(loss, z)
-    assert slope[0, :2].abs().min() > 0
+    assert float(loss.detach()) > 0
+    assert float(slope[0, 0] / loss.detach()) == pytest.approx(
+        -2 * float(z[0, 0].detach().tan()), rel=0.05
+    )
     with pytest.raises(ValueError, match="probes must be >= 2 for a variance, got 1"):
         hessian_penalty(quadratic, z, probes=1)
 
