@@ -87,9 +87,13 @@ class AffineInvariantGeometry(Geometry):
         return pencil_log_norm(P, Q, alpha=self.alpha, beta=self.beta)
 
     def mean(self, X: Tensor, weights: Tensor, tol: float | None = None) -> Tensor:
-        # The log-Euclidean mean is closer than the arithmetic one, for less than a step's work.
-        start = (weights[..., None, None] * logm(X.detach(), check=False)).sum(-3)
-        return karcher_mean(X, weights, init=expm(start, check=False), tol=tol, check=False)
+        start = None
+        # vmap cannot carry a starting point into the iteration.
+        if not torch._C._functorch.is_functorch_wrapped_tensor(X):
+            # The log-Euclidean mean is nearer than the arithmetic one, for less than a step.
+            logs = logm(X.detach(), check=False)
+            start = expm((weights.detach()[..., None, None] * logs).sum(-3), check=False)
+        return karcher_mean(X, weights, init=start, tol=tol, check=False)
 
     def identity(self, X: Tensor) -> Tensor:
         return torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
