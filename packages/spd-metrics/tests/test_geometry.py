@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from linalg_kernels import lyapunov
 from linalg_kernels.errors import LinAlgError
 from linalg_kernels.testing import orthogonal, random_spd
 from spd_metrics import (
@@ -19,6 +20,7 @@ from spd_metrics import (
     PowerCholesky,
     PowerEuclidean,
 )
+from spd_metrics.fixed_point import iterate
 from spd_metrics.gyro import gyrate, gyro_barycenter, gyro_dist
 from spd_metrics.testing import Sample
 
@@ -223,6 +225,39 @@ def test_policies_beyond_the_domain(kind):
     # It stops on the same geodesic, just short of its end.
     near = kind(0.5).exp(s.P[i], (1 - 1e-6) * reach[i] * s.V[i])
     close(clamped[i], near, 1e-4)
+
+
+def test_where_geodesics_end():
+    s = Sample.draw(PowerEuclidean(), n=3)
+    identity = torch.eye(3, dtype=s.P.dtype)
+    reach = PowerEuclidean().exp_domain(s.P, s.V)
+    ends = reach.isfinite()
+    assert bool(ends.any())
+    P, V, t = s.P[ends], s.V[ends], reach[ends, None, None]
+    smallest = torch.linalg.eigvalsh(P + t * V)[:, 0]
+    assert bool((smallest.abs() < 1e-12 * torch.linalg.matrix_norm(P)).all())
+    t = BuresWasserstein().exp_domain(P, V)[:, None, None]
+    smallest = torch.linalg.eigvalsh(identity + t * lyapunov(P, V))[:, 0]
+    assert bool((smallest.abs() < 1e-12).all())
+    L = torch.linalg.cholesky(s.P)
+    X = torch.linalg.cholesky(s.Q) - 20 * L
+    rate = 0.5 * X.diagonal(dim1=-2, dim2=-1) / L.diagonal(dim1=-2, dim2=-1)
+    close(CholeskyPower(0.5).exp_domain(L, X), -1 / rate.amin(-1))
+
+
+def test_an_iteration_stops_at_its_tolerance():
+    taken = []
+    for tol in (1e-3, None):
+        sizes = []
+
+        def halve(x, sizes=sizes):
+            sizes.append(float((x - 2).norm() / 2))
+            return (x + 2) / 2, (x - 2).norm() / 2
+
+        iterate(halve, torch.full((1, 1), 4.0, dtype=torch.float64), "halving", tol)
+        taken.append(len(sizes))
+    assert taken[0] == 10
+    assert taken[1] > 40
 
 
 def test_beyond_the_largest_number():
