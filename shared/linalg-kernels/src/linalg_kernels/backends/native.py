@@ -204,7 +204,7 @@ NOT_FINITE, NOT_CONVERGED, NOT_POSITIVE, ASYMMETRIC = 1, 2, 4, 8
 Info = Int32[Tensor, "*batch"] | None
 
 
-def _call(name: str, dtype: torch.dtype, batch: int, n: int, *arguments: float | None) -> int:
+def _call(name: str, dtype: torch.dtype, batch: int, n: int, *arguments: object) -> int:
     library = _loaded.get("library") or load()
     found = getattr(library, name)(DTYPES[dtype], batch, n, *arguments, torch.get_num_threads())
     if found < 0:
@@ -212,7 +212,7 @@ def _call(name: str, dtype: torch.dtype, batch: int, n: int, *arguments: float |
     return found
 
 
-def _run(name: str, A: Tensor, *arguments: float | None) -> int:
+def _run(name: str, A: Tensor, *arguments: object) -> int:
     """Calls a function on the batch of A; pointers are numbers. Returns what was found."""
     n = A.shape[-1]
     return _call(name, A.dtype, A.numel() // (n * n), n, *arguments)
