@@ -1,6 +1,7 @@
 """Allocation against an exhaustive search, and what it promises."""
 
 import itertools
+from typing import Any
 
 import asvd
 import numpy as np
@@ -90,7 +91,7 @@ def test_alignment_and_floor() -> None:
     ],
 )
 def test_arguments_out_of_range(change: dict, message: str) -> None:
-    arguments = {"losses": spectra(0), "shapes": SHAPES, "ratio": 0.5} | change
+    arguments: Any = {"losses": spectra(0), "shapes": SHAPES, "ratio": 0.5} | change
     with pytest.raises(ValueError, match=message):
         asvd.allocate(**arguments)
 

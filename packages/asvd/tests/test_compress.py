@@ -1,8 +1,12 @@
 """`compress` on small random models of the usual architectures."""
 
+from pathlib import Path
+from typing import Any
+
 import asvd
 import pytest
 import torch
+from asvd.pipeline import AllocationName, Method
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -11,12 +15,11 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     OPTConfig,
-    PreTrainedModel,
     Qwen3Config,
 )
 
 VOCABULARY = 61
-SMALL = {
+SMALL: Any = {
     "vocab_size": VOCABULARY,
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -39,10 +42,10 @@ CONFIGURATIONS = {
         num_attention_heads=4, max_position_embeddings=32, word_embed_proj_dim=24,
     ),
 }  # fmt: skip
-METHODS = ("svd", "asvd", "whiten", "sequential")
+METHODS: tuple[Method, ...] = ("svd", "asvd", "whiten", "sequential")
 
 
-def build(name: str = "llama") -> PreTrainedModel:
+def build(name: str = "llama") -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGURATIONS[name]()).eval()
     for parameter in model.parameters():
@@ -56,14 +59,14 @@ def tokens(sequences: int = 6, length: int = 20) -> Tensor:
     return torch.randint(0, VOCABULARY, (sequences, length), generator=generator)
 
 
-def logits(model: nn.Module, ids: Tensor) -> Tensor:
+def logits(model: Any, ids: Tensor) -> Tensor:
     with torch.no_grad():
         return model(ids).logits
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_architecture(name: str, method: str, tmp_path) -> None:
+def test_every_architecture(name: str, method: Method, tmp_path: Path) -> None:
     model, ids = build(name), tokens()
     dense = logits(model, ids)
     returned = asvd.compress(model, ids, 0.7, method)
@@ -85,7 +88,7 @@ def test_every_architecture(name: str, method: str, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_whole_size_is_the_whole_model(method: str) -> None:
+def test_the_whole_size_is_the_whole_model(method: Method) -> None:
     model, ids = build(), tokens()
     dense = logits(model, ids)
     asvd.compress(model, ids, 1.0, method)
@@ -95,7 +98,7 @@ def test_the_whole_size_is_the_whole_model(method: str) -> None:
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "greedy", "fisher", "strs", "stable_rank"])
-def test_allocations_keep_within_the_ratio(allocation: str) -> None:
+def test_allocations_keep_within_the_ratio(allocation: AllocationName) -> None:
     model = build()
     asvd.compress(model, tokens(), 0.65, "whiten", allocation=allocation)
     assert 0.55 < asvd.report(model).ratio <= 0.65
@@ -125,7 +128,7 @@ def test_batching_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["asvd", "whiten", "sequential"])
-def test_padding_does_not_count(method: str) -> None:
+def test_padding_does_not_count(method: Method) -> None:
     ids = tokens(4, 16)
     padded = torch.cat([ids, torch.zeros(4, 5, dtype=ids.dtype)], 1)
     mask = torch.cat([torch.ones(4, 16), torch.zeros(4, 5)], 1).long()
@@ -147,7 +150,7 @@ def test_whitening_ignores_a_rescaling_that_keeps_the_function() -> None:
     torch.testing.assert_close(compressed[0], compressed[1], rtol=1e-6, atol=1e-7)
 
 
-def rescale(model: nn.Module) -> None:
+def rescale(model: Any) -> None:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for block in model.model.layers:
@@ -172,7 +175,7 @@ def test_any_module_without_blocks() -> None:
     X = torch.randn(200, 12) @ torch.randn(12, 12)
     target = net(X).detach()
 
-    def loss(output: Tensor, _batch: Tensor) -> Tensor:
+    def loss(output: Tensor, _batch: Any) -> Tensor:
         return output.square().sum()
 
     for method in ("whiten", "sequential"):
@@ -192,7 +195,7 @@ def test_within_a_perplexity() -> None:
     assert asvd.perplexity(model, [row[None] for row in ids]) <= budget
 
 
-def test_interrupted_runs_go_on(tmp_path) -> None:
+def test_interrupted_runs_go_on(tmp_path: Path) -> None:
     expected = logits(asvd.compress(build(), tokens(), 0.7), tokens())
     stages: list[str] = []
 
@@ -209,7 +212,7 @@ def test_interrupted_runs_go_on(tmp_path) -> None:
 
 
 @pytest.mark.bad_input
-def test_a_folder_of_another_run_is_refused(tmp_path) -> None:
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     asvd.compress(build(), tokens(), 0.7, "whiten", run_folder=tmp_path)
     with pytest.raises(asvd.StaleRunError, match="another ratio"):
         asvd.compress(build(), tokens(), 0.6, "whiten", run_folder=tmp_path)
@@ -254,8 +257,11 @@ def test_activations_that_are_not_finite_name_their_layer() -> None:
         ({"ratio": 0.0}, r"ratio must lie in \(0, 1\], got 0.0"),
         ({"ratio": 0.5, "method": "pca"}, "method must be one of 'svd', 'asvd'"),
         ({"ratio": 0.5, "allocation": "even"}, "allocation must be one of"),
-        ({"ratio": None}, "give either ratio or perplexity_budget"),
-        ({"ratio": 0.5, "perplexity_budget": 9.0}, "give either ratio or perplexity_budget"),
+        ({"ratio": None}, "give one of ratio, perplexity_budget and kv_ratio"),
+        (
+            {"ratio": 0.5, "perplexity_budget": 9.0},
+            "give one of ratio, perplexity_budget and kv_ratio",
+        ),
         ({"ratio": 0.5, "calibration": None}, "calibration must be given"),
         ({"ratio": 0.5, "calibration": []}, "at least one batch"),
         ({"ratio": 0.5, "calibration": torch.zeros(3)}, r"token ids \(N, T\)"),
@@ -263,7 +269,7 @@ def test_activations_that_are_not_finite_name_their_layer() -> None:
     ],
 )
 def test_arguments_out_of_range(arguments: dict, message: str) -> None:
-    given = {"calibration": tokens()} | arguments
+    given: Any = {"calibration": tokens()} | arguments
     with pytest.raises(ValueError, match=message):
         asvd.compress(build(), **given)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from asvd.pipeline import Method
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -25,7 +26,7 @@ def tokens() -> Tensor:
     return torch.randint(0, 31, (6, 12), generator=torch.Generator().manual_seed(1))
 
 
-def compressed(method: asvd.pipeline.Method) -> Tensor:
+def compressed(method: Method) -> Tensor:
     found = asvd.compress(model(), tokens(), 0.7, method)
     with torch.no_grad():
         return found(tokens()).logits

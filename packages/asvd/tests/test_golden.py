@@ -7,7 +7,7 @@ import asvd
 import numpy as np
 import pytest
 import torch
-from asvd.decompose import root
+from asvd.decompose import Fuse, root
 from asvd.perplexity import perplexity
 from asvd.search import uniform
 from asvd.sensitivity import perplexity_sensitivity, stable_rank_sensitivity
@@ -44,7 +44,7 @@ def test_products_of_asvd(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("fuse", ["UV", "U", "V"])
-def test_factors_up_to_signs(fuse: str) -> None:
+def test_factors_up_to_signs(fuse: Fuse) -> None:
     W = array("linear/W")
     s = array("linear/scale_raw_abs_mean") ** 0.5 + 1e-6
     A, B = asvd.factors(W, asvd.spectrum(W, s), 5, fuse)
@@ -159,8 +159,12 @@ def batches() -> list[Tensor]:
 NAMES = [str(name) for name in GOLDEN["strs/names"]]
 
 
+def weight(model: nn.Module, name: str) -> Tensor:
+    return model.get_parameter(f"{name}.weight").detach()
+
+
 def shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    return {name: tuple(model.get_submodule(name).weight.shape) for name in NAMES}
+    return {name: (len(W := weight(model, name)), W.shape[1]) for name in NAMES}
 
 
 def official_sensitivity() -> dict[str, dict[float, float]]:
@@ -178,7 +182,7 @@ def test_perplexity_of_the_dense_model(toy: Toy) -> None:
 def test_sensitivities(toy: Toy) -> None:
     def spectrum_of(name: str) -> asvd.Spectrum:
         s = array(f"strs/scale_raw.{name}") ** 0.5 + 1e-6
-        return asvd.spectrum(toy.get_submodule(name).weight.detach(), s)
+        return asvd.spectrum(weight(toy, name), s)
 
     ratios = GOLDEN["strs/sens_ratios"].tolist()
     ours = perplexity_sensitivity(toy, batches(), shapes(toy), spectrum_of, ratios)

@@ -17,8 +17,14 @@ from asvd.statistics import GradientMoments, InputMoments, NonFiniteActivationEr
 if find_spec("transformers") is not None:
     # transformers finds a checkpoint's quantizer only when it was registered before.
     from asvd import hf as hf
+    from asvd.checkpoint import load, load_gguf, load_official
+    from asvd.kv_cache import LowRankCache
 
-__all__ = [
+    __all__ = ["LowRankCache", "load", "load_gguf", "load_official"]
+else:
+    __all__ = []
+
+__all__ += [
     "Allocation",
     "CompressionReport",
     "GradientMoments",

@@ -3,11 +3,12 @@
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from asvd.decompose import pays
+Unit = Literal["weights", "cache"]
 
 _BISECTIONS = 200
 
@@ -18,7 +19,8 @@ class Allocation:
 
     Attributes:
         ranks: Rank or None by layer.
-        parameters: What the weights of these layers take, dense ones included.
+        parameters: What these layers take, dense ones included: weights, or numbers in the cache
+            for each token.
         dense: What they took.
         loss: Σ of the truncation losses of the layers, in the unit of the spectra.
     """
@@ -34,10 +36,19 @@ class Allocation:
         return self.parameters / self.dense
 
 
-def parameters_of(shape: tuple[int, int], rank: int | None) -> int:
-    """Weights of a layer of the shape (m, n) at the rank, m n where it is dense."""
+def prices(shape: tuple[int, int], unit: Unit = "weights") -> tuple[int, int]:
+    """What one rank costs, and what the dense layer does, for a layer of the shape (m, n).
+
+    As weights m + n and m n; in a cache of its outputs 1 and m numbers for each token.
+    """
     m, n = shape
-    return m * n if rank is None else rank * (m + n)
+    return (m + n, m * n) if unit == "weights" else (1, m)
+
+
+def parameters_of(shape: tuple[int, int], rank: int | None, unit: Unit = "weights") -> int:
+    """What a layer of the shape (m, n) takes at the rank, None where it is dense."""
+    step, dense = prices(shape, unit)
+    return dense if rank is None else rank * step
 
 
 def allocate(
@@ -46,6 +57,7 @@ def allocate(
     ratio: float,
     align: int = 1,
     least: float = 0.0,
+    unit: Unit = "weights",
 ) -> Allocation:
     """The ranks of least total loss within `ratio` of the parameters.
 
@@ -60,6 +72,8 @@ def allocate(
         ratio: Kept share of the parameters of all layers together, in (0, 1].
         align: Ranks are multiples of it (or the layer's smaller side).
         least: No layer below this share of its own parameters.
+        unit: What is counted: "weights", or "cache", the numbers that a layer's output takes
+            for each token when only its rank coordinates are kept.
 
     Raises ValueError for a ratio that even rank `least` everywhere exceeds.
     """
@@ -67,8 +81,8 @@ def allocate(
         raise ValueError(f"ratio must lie in (0, 1], got {ratio}")
     if align < 1:
         raise ValueError(f"align must be >= 1, got {align}")
-    choices = {name: _choices(losses[name], shapes[name], align, least) for name in shapes}
-    dense = sum(m * n for m, n in shapes.values())
+    choices = {name: _choices(losses[name], shapes[name], align, least, unit) for name in shapes}
+    dense = sum(prices(shape, unit)[1] for shape in shapes.values())
     budget = int(ratio * dense + 1e-9 * dense)
     least_cost = sum(int(c.cost[0]) for c in choices.values())
     if least_cost > budget:
@@ -118,8 +132,11 @@ class _Choices:
         return float(gain[best]), i + 1 + best
 
 
-def _choices(losses: np.ndarray, shape: tuple[int, int], align: int, least: float) -> _Choices:
+def _choices(
+    losses: np.ndarray, shape: tuple[int, int], align: int, least: float, unit: Unit
+) -> _Choices:
     m, n = shape
+    step, dense = prices(shape, unit)
     losses = np.asarray(losses, dtype=np.float64)
     if losses.ndim != 1 or len(losses) > min(m, n) or not np.isfinite(losses).all():
         raise ValueError(
@@ -129,9 +146,9 @@ def _choices(losses: np.ndarray, shape: tuple[int, int], align: int, least: floa
     # A spectrum that is known in part loses at least its last known entry for each missing one.
     tail = np.concatenate([np.cumsum(losses[::-1])[::-1], [0.0]])
     ranks = np.arange(0, len(losses) + 1, align)
-    ranks = ranks[[pays(m, n, int(k)) for k in ranks]]
-    ranks = ranks[ranks * (m + n) >= least * m * n - 1e-9 * m * n]
-    cost = np.append(ranks * (m + n), m * n)
+    ranks = ranks[ranks * step < dense]
+    ranks = ranks[ranks * step >= (least - 1e-9) * dense]
+    cost = np.append(ranks * step, dense)
     return _Choices(ranks, cost, np.append(tail[ranks], 0.0))
 
 

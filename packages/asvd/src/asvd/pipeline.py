@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from asvd import sequential
-from asvd.allocate import Allocation, allocate
+from asvd.allocate import Allocation, allocate, parameters_of
 from asvd.blocks import Batch, BlockWalk, Loss, causal_loss
 from asvd.calibration import BlockMoments, gradient_moments, input_moments
 from asvd.decompose import Fuse, Spectrum, factors, root, spectrum
@@ -25,6 +25,7 @@ from asvd.spill import Folder, fingerprint
 from asvd.statistics import Statistic, scaling
 
 Method = Literal["svd", "asvd", "whiten", "sequential"]
+ProbeMethod = Literal["svd", "asvd", "whiten"]
 AllocationName = Literal["auto", "uniform", "greedy", "fisher", "strs", "stable_rank"]
 Progress = Callable[[float, str], None]
 
@@ -86,6 +87,7 @@ def compress(
     method: Method = "sequential",
     *,
     perplexity_budget: float | None = None,
+    kv_ratio: float | None = None,
     allocation: AllocationName = "auto",
     statistic: Statistic = "abs_mean",
     alpha: float = 0.5,
@@ -124,6 +126,10 @@ def compress(
         ratio: Kept share of the weights of the chosen layers, in (0, 1]. Never exceeded.
         perplexity_budget: In place of a ratio, the largest calibration perplexity; the least
             ratio that meets it, to 0.005, with the factors of one decomposition.
+        kv_ratio: In place of a ratio, the kept share of the numbers that keys and values take in
+            the cache for each token. Only key and value projections are compressed
+            (`layers`, "*.k_proj" and "*.v_proj" by default), and the model has to be run with
+            a `LowRankCache` to save them.
         allocation: "uniform"; "greedy", least total loss, each layer's relative to its outputs;
             "fisher", least estimated rise of the training loss; "strs", the paper's search over
             measured perplexities; "stable_rank", the same without forward passes. "auto" is
@@ -143,15 +149,18 @@ def compress(
     Raises ValueError for arguments out of range, and NonFiniteActivationError with the layer's
     name for activations that are not finite. After an exception the model may be half done.
     """
-    _check(method, allocation, ratio, perplexity_budget, calibration)
+    _check(method, allocation, ratio, perplexity_budget, kv_ratio, calibration)
     if allocation == "auto":
         allocation = "fisher" if method == "sequential" else "uniform"
+    if kv_ratio is not None:
+        layers = ("*.k_proj", "*.v_proj") if layers is None else layers
     chosen = linear_layers(model, layers, skip)
     shapes = {name: _shape(layer) for name, layer in chosen.items()}
     batches = _batches(calibration)
     question = {
         "method": method, "allocation": allocation, "statistic": statistic, "alpha": alpha,
-        "ratio": ratio, "perplexity_budget": perplexity_budget, "layers": list(chosen),
+        "ratio": ratio, "perplexity_budget": perplexity_budget, "kv_ratio": kv_ratio,
+        "layers": list(chosen),
         "align": align, "least": least, "fuse": fuse, "ratios": list(ratios),
         "isotonic": isotonic, "ridge": ridge, "processes": processes()[1],
         "model": fingerprint(dict(model.named_parameters())),
@@ -159,35 +168,31 @@ def compress(
     }  # fmt: skip
     folder = None if run_folder is None else Path(run_folder) / f"process-{processes()[0]}"
     dense_size = parameters(model)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with Folder(folder, question) as opened:
-            work = _Work(
-                model, BlockWalk(model, share(batches) if batches else [], opened), opened,
-                chosen, shapes, method, allocation, statistic, alpha, fuse, align, loss, progress,
-            )  # fmt: skip
-            if batches:
-                with work.stage("dense pass"):
-                    work.walk.capture()
-            _decompose(work)
-            if perplexity_budget is None:
-                assert ratio is not None
-                plan = _plan(work, ratio, least, ratios, isotonic, opened)
-            else:
-                plan = _plan_for_perplexity(work, perplexity_budget, least)
-            if method == "sequential":
-                with work.stage("update") as tell:
-                    sequential.walk_through(
-                        work.walk, list(chosen), plan.ranks, opened, fuse, ridge, tell
-                    )
-            else:
-                with work.stage("factor"):
-                    _install(work, plan.ranks)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    target = f"ratio {ratio}" if ratio is not None else f"perplexity {perplexity_budget}"
+    with _evaluated(model), Folder(folder, question) as opened:
+        work = _Work(
+            model, BlockWalk(model, share(batches) if batches else [], opened), opened,
+            chosen, shapes, method, allocation, statistic, alpha, fuse, align, loss, progress,
+        )  # fmt: skip
+        if batches:
+            with work.stage("dense pass"):
+                work.walk.capture()
+        _decompose(work)
+        if perplexity_budget is not None:
+            plan = _plan_for_perplexity(work, perplexity_budget, least)
+        elif kv_ratio is not None:
+            plan = _plan_for_cache(work, kv_ratio, least)
+        else:
+            plan = _plan(work, cast(float, ratio), least, ratios, isotonic, opened)
+        if method == "sequential":
+            with work.stage("update") as tell:
+                sequential.walk_through(
+                    work.walk, list(chosen), plan.ranks, opened, fuse, ridge, tell
+                )
+        else:
+            with work.stage("factor"):
+                _install(work, plan.ranks)
+    targets = {"ratio": ratio, "perplexity": perplexity_budget, "cache ratio": kv_ratio}
+    target = next(f"{name} {value}" for name, value in targets.items() if value is not None)
     attach(
         model,
         CompressionReport(
@@ -202,11 +207,65 @@ def compress(
     return model
 
 
+def probe(
+    model: nn.Module,
+    calibration: Tensor | Sequence[Batch],
+    method: ProbeMethod = "asvd",
+    *,
+    statistic: Statistic = "abs_mean",
+    alpha: float = 0.5,
+    layers: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] = (),
+    align: int = 1,
+    fuse: Fuse = "balanced",
+    ratios: Sequence[float] = RATIOS,
+    isotonic: bool = False,
+    run_folder: Path | str | None = None,
+    progress: Progress = _silent,
+) -> RankList:
+    """The paper's sensitivities, ready to be cut at any ratio; the model is left as it was.
+
+    Arguments as in `compress`. Every probe is kept in the run folder.
+    """
+    _check(method, "strs", 1.0, None, None, calibration)
+    chosen = linear_layers(model, layers, skip)
+    shapes = {name: _shape(layer) for name, layer in chosen.items()}
+    batches = _batches(calibration)
+    question = {
+        "probe": method, "statistic": statistic, "alpha": alpha, "layers": list(chosen),
+        "align": align, "ratios": list(ratios), "processes": processes()[1],
+        "model": fingerprint(dict(model.named_parameters())),
+        "calibration": fingerprint(_flat(batches)),
+    }  # fmt: skip
+    folder = None if run_folder is None else Path(run_folder) / f"process-{processes()[0]}"
+    with _evaluated(model), Folder(folder, question) as opened:
+        work = _Work(
+            model, BlockWalk(model, share(batches), opened), opened, chosen, shapes, method,
+            "strs", statistic, alpha, fuse, align, causal_loss, progress,
+        )  # fmt: skip
+        work.walk.capture()
+        _decompose(work)
+        return _ranked(work, ratios, isotonic, opened)
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Generator[None]:
+    """The model in evaluation mode while it lasts, each module in its own mode after."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
 def _check(
     method: str,
     allocation: str,
     ratio: float | None,
     perplexity_budget: float | None,
+    kv_ratio: float | None,
     calibration: Any,
 ) -> None:
     if method not in METHODS:
@@ -214,10 +273,15 @@ def _check(
     if allocation not in ALLOCATIONS:
         names = ", ".join(map(repr, ALLOCATIONS))
         raise ValueError(f"allocation must be one of {names}, got {allocation!r}")
-    if (ratio is None) == (perplexity_budget is None):
-        raise ValueError("give either ratio or perplexity_budget")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise ValueError(f"ratio must lie in (0, 1], got {ratio}")
+    if sum(target is not None for target in (ratio, perplexity_budget, kv_ratio)) != 1:
+        raise ValueError("give one of ratio, perplexity_budget and kv_ratio")
+    for name, target in (("ratio", ratio), ("kv_ratio", kv_ratio)):
+        if target is not None and not 0 < target <= 1:
+            raise ValueError(f"{name} must lie in (0, 1], got {target}")
+    if kv_ratio is not None and allocation in ("strs", "stable_rank"):
+        raise ValueError(
+            f"allocation must be 'uniform', 'greedy' or 'fisher' with kv_ratio, got {allocation!r}"
+        )
     needs = method != "svd" or allocation in ("fisher", "strs") or perplexity_budget is not None
     if needs and calibration is None:
         raise ValueError(f"calibration must be given for method {method!r} with {allocation!r}")
@@ -349,6 +413,12 @@ def _plan(
         return uniform(work.shapes, ratio, work.align)
     if work.allocation in ("greedy", "fisher"):
         return allocate(_losses(work), work.shapes, ratio, work.align, least)
+    ranked = _ranked(work, ratios, isotonic, folder)
+    return ranked.allocation(ranked.for_ratio(ratio))
+
+
+def _ranked(work: _Work, ratios: Sequence[float], isotonic: bool, folder: Folder) -> RankList:
+    """The search list of the layers, by stable rank or by measured perplexities."""
     if work.allocation == "stable_rank":
         sensitivity = stable_rank_sensitivity(work.model, list(work.layers), ratios)
     else:
@@ -358,8 +428,19 @@ def _plan(
                 ratios, align=work.align, fuse=work.fuse, log=folder.path / "probes.jsonl",
                 progress=lambda fraction, _what: tell(fraction),
             )  # fmt: skip
-    ranked = RankList(sensitivity, work.shapes, work.align, isotonic)
-    return ranked.allocation(ranked.for_ratio(ratio))
+    return RankList(sensitivity, work.shapes, work.align, isotonic)
+
+
+def _plan_for_cache(work: _Work, kv_ratio: float, least: float) -> Allocation:
+    """Ranks within a share of the numbers that the outputs of the layers take for each token."""
+    if work.allocation != "uniform":
+        return allocate(_losses(work), work.shapes, kv_ratio, work.align, least, "cache")
+    ranks: dict[str, int | None] = {}
+    for name, (m, n) in work.shapes.items():
+        rank = int(m * kv_ratio + 1e-9) // work.align * work.align
+        ranks[name] = rank if rank < m and rank <= n else None
+    taken = sum(parameters_of(work.shapes[n], rank, "cache") for n, rank in ranks.items())
+    return Allocation(ranks, taken, sum(m for m, _ in work.shapes.values()), float("nan"))
 
 
 def _losses(work: _Work) -> dict[str, Any]:

@@ -167,5 +167,8 @@ def _isotonic(values: Mapping[float, float]) -> dict[float, float]:
 def uniform(shapes: Mapping[str, tuple[int, int]], ratio: float, align: int = 1) -> Allocation:
     """The same ratio for every layer; one for which low rank does not pay stays dense."""
     layers: Sequence[str] = list(shapes)
+    if ratio == 1:
+        dense = sum(m * n for m, n in shapes.values())
+        return Allocation(dict.fromkeys(layers), dense, dense, 0.0)
     whole = RankList({layer: {} for layer in layers}, shapes, align)
     return whole.allocation(Cut(0, dict.fromkeys(layers, ratio)))
