@@ -339,7 +339,10 @@ def exact_of(case: Case, channels: int) -> tuple[Callable[[Tensor], Tensor], ...
 
 def error(got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """Relative errors of features and gradient."""
-    return tuple(float((g.double() - w).norm() / w.norm()) for g, w in zip(got, want, strict=True))  # ty: ignore[invalid-return-type]
+    features, gradient = (
+        float((g.double() - w).norm() / w.norm()) for g, w in zip(got, want, strict=True)
+    )
+    return features, gradient
 
 
 def main() -> None:
