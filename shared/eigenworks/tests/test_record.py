@@ -13,7 +13,8 @@ SOURCE = """
 def run(trial):
     if trial.seed == 1 and Path("broken").exists():
         raise ValueError("seed one diverged")
-    yield Row("a", "accuracy", 90 + trial.seed, "%", "higher")
+    plot = HeatMap(f"seed {trial.seed}", [[1, 2], [3, 4]])
+    yield Row("a", "accuracy", 90 + trial.seed, "%", "higher", plots=(plot,))
 
 one = Experiment("demo/one", "One", CLAIM, run, Size(0.1), Size(0.1, (0, 1, 2)))
 """
@@ -47,6 +48,16 @@ def test_a_recorded_run_is_shown_beside_the_quick_one(offer: Callable[..., Path]
     assert [result["size"] for result in report()["experiments"]] == ["quick"]
     page = Path("report", "index.html").read_text()
     assert "full, recorded with the package" in page
+
+
+def test_plots_are_kept_of_the_first_seed(offer: Callable[..., Path]) -> None:
+    site = offer(SOURCE, "one")
+    eigenworks("run", "--full")
+    eigenworks("record", "demo")
+    text = (site / "results" / "one.json").read_text()
+    assert "seed 0" in text
+    assert "seed 1" not in text
+    assert len(text.splitlines()) == 5, "a line for each seed, so that differences can be read"
 
 
 def test_a_full_run_of_ones_own_replaces_the_recorded_one(offer: Callable[..., Path]) -> None:

@@ -8,6 +8,7 @@ only for the version and the parameters of the experiment that it was made with.
 import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eigenworks.discover import Offer
@@ -54,10 +55,16 @@ def write_record(offer: Offer, experiment: Experiment, out: Path) -> Path:
                 f"{offer.name}: the full result of seed {task.seed} {what} in {out}; "
                 f"run: eigenworks run --full {offer.name} --out {out}"
             )
-        units.append(unit_to_json(unit))
-    data = {"format": FORMAT, "experiment": experiment.name, "units": units}
-    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        units.append(unit_to_json(unit if not units else without_plots(unit)))
+    lines = ",\n".join(json.dumps(u, ensure_ascii=False, allow_nan=False) for u in units)
+    head = json.dumps({"format": FORMAT, "experiment": experiment.name}, ensure_ascii=False)
+    write_atomically(path, f'{head[:-1]}, "units": [\n{lines}\n]}}\n')
     return path
+
+
+def without_plots(unit: Unit) -> Unit:
+    """The unit's numbers alone: a report draws the plots of the first seed only."""
+    return replace(unit, rows=tuple(replace(row, plots=()) for row in unit.rows))
 
 
 def read_record(offer: Offer, experiment: Experiment) -> Sequence[Unit]:
