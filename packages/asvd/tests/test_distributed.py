@@ -1,12 +1,13 @@
 """Calibration and decomposition shared by processes give the model of one process."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import asvd
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from asvd.pipeline import Method
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,9 +45,17 @@ def work(rank: int, world: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
-    mp.spawn(work, (world, str(tmp_path)), nprocs=world)
+    command = [sys.executable, __file__]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(world), str(tmp_path)]) for rank in range(world)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0] * world
     for method in ("asvd", "whiten", "sequential"):
         expected = compressed(method)
         for rank in range(world):
             found = torch.load(tmp_path / f"{method}-{rank}.pt", weights_only=True)
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

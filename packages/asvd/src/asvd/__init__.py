@@ -1,10 +1,12 @@
 """Activation-aware SVD compression of language models (ASVD, arXiv:2312.05821)."""
 
-from importlib.util import find_spec
+from importlib import import_module
+from typing import Any
 
 from asvd.allocate import Allocation, allocate
 from asvd.blocks import causal_loss
 from asvd.decompose import Spectrum, factors, rank_for_ratio, spectrum
+from asvd.late import register_with_transformers
 from asvd.layers import LowRankLinear, linear_layers, low_rank_layers, merge_to_dense
 from asvd.perplexity import perplexity, windows
 from asvd.pipeline import compress
@@ -14,22 +16,15 @@ from asvd.search import RankList
 from asvd.spill import StaleRunError
 from asvd.statistics import GradientMoments, InputMoments, NonFiniteActivationError, scaling
 
-if find_spec("transformers") is not None:
-    # transformers finds a checkpoint's quantizer only when it was registered before.
-    from asvd import hf as hf
-    from asvd.checkpoint import load, load_gguf, load_official
-    from asvd.kv_cache import LowRankCache
+register_with_transformers()
 
-    __all__ = ["LowRankCache", "load", "load_gguf", "load_official"]
-else:
-    __all__ = []
-
-__all__ += [
+__all__ = [
     "Allocation",
     "CompressionReport",
     "GradientMoments",
     "InputMoments",
     "LayerReport",
+    "LowRankCache",
     "LowRankLinear",
     "NonFiniteActivationError",
     "Quantized",
@@ -41,6 +36,9 @@ __all__ += [
     "compress",
     "factors",
     "linear_layers",
+    "load",
+    "load_gguf",
+    "load_official",
     "low_rank_layers",
     "merge_to_dense",
     "perplexity",
@@ -52,3 +50,17 @@ __all__ += [
     "spectrum",
     "windows",
 ]
+
+# What needs transformers (the extra `hf`) is imported when it is first asked for.
+_LATE = {
+    "LowRankCache": "asvd.kv_cache",
+    "load": "asvd.checkpoint",
+    "load_gguf": "asvd.checkpoint",
+    "load_official": "asvd.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'asvd' has no attribute {name!r}")

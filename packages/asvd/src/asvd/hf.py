@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.quantizers import (
-    HfQuantizer,
-    register_quantization_config,
-    register_quantizer,
-)
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from asvd.layers import install, low_rank_layers
@@ -73,6 +69,9 @@ class AsvdQuantizer(HfQuantizer):
 
 def annotate(model: nn.Module) -> None:
     """Writes the ranks into the model's configuration, or takes them out where none is left."""
+    # At the head of the file it would be asked for while transformers is half imported.
+    from transformers import PreTrainedModel
+
     if not isinstance(model, PreTrainedModel):
         return
     ranks = {name: layer.rank for name, layer in low_rank_layers(model).items()}
@@ -88,7 +87,7 @@ def annotate(model: nn.Module) -> None:
     setattr(model, "hf_quantizer", AsvdQuantizer(configuration, pre_quantized=True))  # noqa: B010
 
 
-def is_ours(model: PreTrainedModel) -> bool:
+def is_ours(model: Any) -> bool:
     """Whether the configuration says that this package compressed the model."""
     found = model.config.quantization_config
     method = (

@@ -5,6 +5,7 @@ in-distribution; the adapters turn the sign. Both libraries are imported when th
 """
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -106,7 +107,8 @@ def to_openood(detector: Detector) -> Any:
     unedited logits of `net`, which must be the model of the detector.
     """
     try:
-        from openood.postprocessors import BasePostprocessor as Base  # ty: ignore[import-not-found]
+        # By name: OpenOOD is no requirement that an index could resolve.
+        Base: Any = import_module("openood.postprocessors").BasePostprocessor
     except ImportError:
         Base = object
 
