@@ -5,12 +5,12 @@ of quantizers, so that `from_pretrained` finds the method "asvd" of a checkpoint
 """
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 LIST = "transformers.quantizers.auto"
 """The module that holds transformers' list of quantizers."""
@@ -33,9 +33,7 @@ class _ThenRegister(Loader):
 class _Waiting(MetaPathFinder):
     """Waits for the import of the list, and takes itself away with it."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, *_where: Any) -> ModuleSpec | None:
         if fullname != LIST:
             return None
         sys.meta_path.remove(self)
