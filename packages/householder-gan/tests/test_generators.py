@@ -133,7 +133,11 @@ def test_published_widths():
 
 
 def test_lowpass_is_scipys_and_radial_filters_are_symmetric():
-    for taps, cutoff, width, rate in ((12, 2.0, 3.0, 32.0), (12, 4.0, 8.0, 32.0), (6, 1, 0.5, 8)):
+    for taps, cutoff, width, rate in (
+        (12, 2.0, 3.0, 32.0),
+        (12, 4.0, 8.0, 32.0),
+        (6, 1.0, 0.5, 8.0),
+    ):
         expected = scipy.signal.firwin(taps, cutoff, width=width, fs=rate)
         ours = lowpass(taps, cutoff, width, rate)
         assert ours is not None

@@ -149,7 +149,7 @@ class LowRankCache(DynamicCache):
         super().reset()
         self._rotation = None
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+    def reorder_cache(self, beam_idx: Any) -> None:
         """Picks the rows of a beam search."""
         super().reorder_cache(beam_idx)
         self._over_rotation(lambda t: t if len(t) == 1 else t.index_select(0, beam_idx))

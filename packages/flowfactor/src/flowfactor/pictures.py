@@ -26,7 +26,7 @@ def picture(image: Float[Tensor, "c h w"], zoom: int = 1) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels if image.shape[0] == 3 else levels[..., 0]))
 
 
-def strips(rows: Sequence[Float[Tensor, "frames c h w"]], zoom: int = 1) -> Image.Image:
+def strips(rows: Sequence[Float[Tensor, "_frames c h w"]], zoom: int = 1) -> Image.Image:
     """One sequence a row, its frames from left to right; rows may differ in length."""
     drawn = [[picture(frame, zoom) for frame in row] for row in rows]
     width, height = drawn[0][0].size

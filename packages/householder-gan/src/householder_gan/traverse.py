@@ -52,7 +52,7 @@ def traverse(
     slots: Slots | Sequence[int] = "layer",
     truncation: float = 1.0,
     mean: Float[Tensor, " w"] | None = None,
-) -> Float[Tensor, "batch k c h w"]:
+) -> Float[Tensor, "batch k channels height width"]:
     """Images of w + step · v_j, for codes w (batch, w) or w+ (batch, slots, w) and every step.
 
     Truncation draws codes towards `mean` (of 4096 codes by default) before they are moved. All

@@ -1,5 +1,7 @@
 """DCGAN (Radford et al., ICLR 2016): transposed convolutions with batch normalisation."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class DCGAN(nn.Module):
     def __init__(
         self,
         z_dim: int = 100,
-        channels: tuple[int, ...] = (512, 256, 128, 64),
+        channels: Sequence[int] = (512, 256, 128, 64),
         image_channels: int = 3,
     ) -> None:
         super().__init__()

@@ -202,9 +202,9 @@ class Layer(nn.Module):
         rate = max(before.rate, now.rate) * (1 if rgb else 2)
         self.up, self.down = rate // before.rate, rate // now.rate
         taps = [_FILTER_TAPS * k if k > 1 and not rgb else 1 for k in (self.up, self.down)]
-        up = lowpass(taps[0], before.cutoff, 2 * before.half_width, rate)
+        up = lowpass(taps[0], before.cutoff, 2 * before.half_width, float(rate))
         down = lowpass(
-            taps[1], now.cutoff, 2 * now.half_width, rate, radial=radial and not critical
+            taps[1], now.cutoff, 2 * now.half_width, float(rate), radial=radial and not critical
         )
         self.register_buffer("up_filter", up)
         self.register_buffer("down_filter", down)
