@@ -7,6 +7,7 @@ import asvd
 import pytest
 import torch
 from asvd.pipeline import AllocationName, Method
+from asvd.spill import Folder
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -186,6 +187,16 @@ def test_any_module_without_blocks() -> None:
         assert error < 0.5, method
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_outside_the_blocks(method: Method) -> None:
+    """The output embedding belongs to no block: the model is then calibrated as a whole."""
+    model = build("mistral")
+    asvd.compress(model, tokens(), 0.6, method, layers="*")
+    assert asvd.report(model).ratio <= 0.6
+    assert "lm_head" in {layer.name for layer in asvd.report(model).layers}
+    assert torch.isfinite(logits(model, tokens())).all()
+
+
 def test_within_a_perplexity() -> None:
     model, ids = build(), tokens()
     dense = asvd.perplexity(model, [row[None] for row in ids])
@@ -209,6 +220,34 @@ def test_interrupted_runs_go_on(tmp_path: Path) -> None:
     again = asvd.compress(build(), tokens(), 0.7, run_folder=tmp_path)
     assert torch.equal(logits(again, tokens()), expected)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("moment", [5, 26, 29, 33, 60, 75, 82])
+@pytest.mark.parametrize("what", ["save", "remove"])
+def test_a_run_that_died_anywhere_goes_on(
+    what: str, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the n-th file is written, or removed, as a kill would have it."""
+    small = tokens(2)
+    expected = logits(asvd.compress(build(), small, 0.7), small)
+    original = getattr(Folder, what)
+    calls = iter(range(10_000))
+
+    def dying(self: Folder, *arguments: Any) -> Any:
+        if next(calls) == moment:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, what, dying)
+        try:
+            asvd.compress(build(), small, 0.7, run_folder=tmp_path)
+        except KeyboardInterrupt:
+            pass
+        else:
+            assert next(calls) <= moment, "there are fewer such moments in a run"
+    again = asvd.compress(build(), small, 0.7, run_folder=tmp_path)
+    assert torch.equal(logits(again, small), expected)
 
 
 @pytest.mark.bad_input
@@ -265,6 +304,7 @@ def test_activations_that_are_not_finite_name_their_layer() -> None:
         ({"ratio": 0.5, "calibration": None}, "calibration must be given"),
         ({"ratio": 0.5, "calibration": []}, "at least one batch"),
         ({"ratio": 0.5, "calibration": torch.zeros(3)}, r"token ids \(N, T\)"),
+        ({"ratio": 0.5, "calibration": torch.zeros(0, 9)}, r"got a tensor \(0, 9\)"),
         ({"ratio": 0.5, "layers": "*.nothing"}, "no linear layer matches"),
     ],
 )

@@ -73,15 +73,24 @@ def repeated_blocks(model: nn.Module) -> dict[str, nn.Module]:
 class BlockWalk:
     """Runs the blocks of a model one at a time over all calibration batches.
 
+    Args:
+        names: The layers that are asked for. Where one lies outside the blocks (an output
+            embedding, a second stack) the model is walked as a single block.
+
     Attributes:
-        blocks: The blocks by name, in order; the whole model under "" if it repeats nothing.
+        blocks: The blocks by name, in order; the whole model under "" if it is a single one.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[Batch], folder: Folder) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Sequence[Batch], folder: Folder, names: Sequence[str]
+    ) -> None:
         self.model = model
         self.batches = batches
         self.folder = folder
-        self.blocks = repeated_blocks(model) or {"": model}
+        blocks = repeated_blocks(model)
+        prefixes = tuple(f"{block}." for block in blocks)
+        inside = bool(blocks) and all(name.startswith(prefixes) for name in names)
+        self.blocks = blocks if inside else {"": model}
         self._names = list(self.blocks)
         self._calls: list[list[tuple[tuple, dict]]] = []
         self._extra: list[int | None] = [None] * len(self._names)

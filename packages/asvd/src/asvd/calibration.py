@@ -111,7 +111,8 @@ def gradient_moments(
 ) -> dict[str, GradientMoments]:
     """Output-gradient moments of the layers of block i; blocks must be asked last to first.
 
-    The gradient by the block's input is left in the folder for the block before.
+    The gradient by the block's input is left in the folder for the block before. The one that
+    this block needed is left too: it may go when the moments have been kept.
     """
     found: dict[str, GradientMoments] = {}
     for j, batch in enumerate(walk.batches):
@@ -134,8 +135,6 @@ def gradient_moments(
                 found[name] = GradientMoments.zero(Y.shape[-1], X.shape[-1], Y.device)
             if slope is not None:
                 found[name].add(tokens(slope, mask), tokens(X, mask), name)
-    for j in range(len(walk.batches)):
-        walk.folder.remove(f"gradient/{i + 1}-{j}")
     for moments in found.values():
         sum_moments(moments)
     return found

@@ -169,9 +169,10 @@ def compress(
     folder = None if run_folder is None else Path(run_folder) / f"process-{processes()[0]}"
     dense_size = parameters(model)
     with _evaluated(model), Folder(folder, question) as opened:
+        walk = BlockWalk(model, share(batches) if batches else [], opened, list(chosen))
         work = _Work(
-            model, BlockWalk(model, share(batches) if batches else [], opened), opened,
-            chosen, shapes, method, allocation, statistic, alpha, fuse, align, loss, progress,
+            model, walk, opened, chosen, shapes, method, allocation, statistic, alpha, fuse, align,
+            loss, progress,
         )  # fmt: skip
         if batches:
             with work.stage("dense pass"):
@@ -239,9 +240,10 @@ def probe(
     }  # fmt: skip
     folder = None if run_folder is None else Path(run_folder) / f"process-{processes()[0]}"
     with _evaluated(model), Folder(folder, question) as opened:
+        walk = BlockWalk(model, share(batches), opened, list(chosen))
         work = _Work(
-            model, BlockWalk(model, share(batches), opened), opened, chosen, shapes, method,
-            "strs", statistic, alpha, fuse, align, causal_loss, progress,
+            model, walk, opened, chosen, shapes, method, "strs", statistic, alpha, fuse, align,
+            causal_loss, progress,
         )  # fmt: skip
         work.walk.capture()
         _decompose(work)
@@ -291,9 +293,9 @@ def _batches(calibration: Tensor | Sequence[Batch] | None) -> list[Batch]:
     if calibration is None:
         return []
     if isinstance(calibration, Tensor):
-        if calibration.ndim != 2:
+        if calibration.ndim != 2 or len(calibration) == 0:
             raise ValueError(
-                f"calibration must be token ids (N, T) or a sequence of batches, "
+                f"calibration must be token ids (N, T), N >= 1, or a sequence of batches, "
                 f"got a tensor {tuple(calibration.shape)}"
             )
         return [row[None] for row in calibration]
