@@ -1,0 +1,5 @@
+"""The command `chemflow`."""
+
+from chemflow.cli.entry import main
+
+__all__ = ["main"]
