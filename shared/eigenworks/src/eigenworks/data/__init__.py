@@ -9,6 +9,7 @@ from eigenworks.data.faces import FACES
 from eigenworks.data.imagenet import IMAGENET
 from eigenworks.data.imu import WATCH
 from eigenworks.data.mnist import MNIST
+from eigenworks.data.molecules import MOSES, ZINC250K, ZINC_LOW_PLOGP, MoleculeFile
 from eigenworks.data.photographs import PHOTOGRAPHS
 from eigenworks.data.skeletons import MSR_ACTION3D
 from eigenworks.data.smollm2 import SMOLLM2
@@ -24,14 +25,18 @@ __all__ = [
     "FACES",
     "IMAGENET",
     "MNIST",
+    "MOSES",
     "PHOTOGRAPHS",
     "MSR_ACTION3D",
     "SMOLLM2",
     "SQUEEZENET",
     "TEXTURES",
     "WATCH",
+    "ZINC250K",
+    "ZINC_LOW_PLOGP",
     "DataError",
     "DataSet",
     "ImageFiles",
+    "MoleculeFile",
     "development_file",
 ]

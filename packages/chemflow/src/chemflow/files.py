@@ -1,0 +1,78 @@
+"""Files that are whole or not there, and files of SMILES."""
+
+import csv
+import gzip
+import io
+import lzma
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Beside the place and then into it, so that nobody sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 with a line's end."""
+    write_bytes(path, (text if text.endswith("\n") else text + "\n").encode())
+
+
+def _open(path: Path) -> io.BufferedReader:
+    if path.suffix == ".gz":
+        return io.BufferedReader(gzip.GzipFile(path, "rb"))
+    if path.suffix == ".xz":
+        return io.BufferedReader(lzma.LZMAFile(path, "rb"))
+    return path.open("rb")
+
+
+def read_smiles(path: str | Path, column: str | None = None) -> Iterator[str]:
+    """SMILES of a file, one after another, plain or with .gz or .xz.
+
+    A .csv or .tsv has a header, and `column` names the column (any spelling of "smiles" if None).
+    Other files have a SMILES as the first word of each line; empty lines and lines that start
+    with "#" are passed over.
+
+    Raises ValueError for a file without that column or that is no text, OSError for one that
+    cannot be read.
+    """
+    path = Path(path)
+    kind = path.with_suffix("").suffix if path.suffix in (".gz", ".xz") else path.suffix
+    try:
+        with _open(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            if kind in (".csv", ".tsv"):
+                yield from _column(text, path, "\t" if kind == ".tsv" else ",", column)
+                return
+            for line in text:
+                words = line.split(maxsplit=1)
+                if words and not words[0].startswith("#"):
+                    yield words[0]
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole file of text: {error}") from error
+
+
+def _column(text: io.TextIOBase, path: Path, delimiter: str, column: str | None) -> Iterator[str]:
+    rows = csv.reader(text, delimiter=delimiter)
+    header = next(rows, [])
+    if column is None:
+        found = [name for name in header if name.strip().lower() in ("smiles", "canonical_smiles")]
+        column = found[0] if found else "smiles"
+    if column not in header:
+        raise ValueError(f"{path}: expected a column {column!r}, got {header}")
+    place = header.index(column)
+    for number, row in enumerate(rows, 2):
+        if not row:
+            continue
+        if len(row) <= place:
+            raise ValueError(f"{path}: line {number} has {len(row)} columns, expected {place + 1}")
+        yield row[place].strip()
