@@ -67,7 +67,7 @@ class Property:
 
     def _one(self, mol: Mol) -> float:
         try:
-            return self.function(mol)
+            return float(self.function(mol))
         except Exception as error:
             error.add_note(f"while {self.name} was scoring {Chem.MolToSmiles(mol)}")
             raise

@@ -1,0 +1,132 @@
+"""Long work in batches: over processes of torch.distributed, kept in a folder, gone on from there.
+
+A batch is the same rows whatever the number of processes, so that one process and many give the
+same results to the bit. Each batch is a file that is whole or absent.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+
+from chemflow.files import write_text
+
+Json = dict[str, Any]
+
+
+def plain(array: Float[np.ndarray, "..."]) -> Any:
+    """Nested lists with None for what is not finite."""
+    made = array.tolist()
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, list):
+            return [clean(one) for one in value]
+        return value if math.isfinite(value) else None
+
+    return clean(made)
+
+
+def fingerprint(thing: object) -> str:
+    """A name for a model or navigator that changes with its weights and its settings.
+
+    The digest of the state dictionary where there is one, else its `repr`, which must then state
+    its settings; a `repr` with an address in it is replaced by the name of the type.
+    """
+    kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    if isinstance(thing, torch.nn.Module):
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(thing.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            data = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(data.view(torch.uint8).numpy() if data.numel() else b"")
+        return f"{kind} {digest.hexdigest()}"
+    text = repr(thing)
+    return kind if " object at 0x" in text or " at 0x" in text else text
+
+
+class Run:
+    """A task's folder, its settings, and its part of the batches.
+
+    Args:
+        settings: What the results depend on. A folder with other settings is refused.
+        folder: None keeps nothing.
+        group: Processes that share the work, each with the same arguments; None is the default
+            group if torch.distributed is started, else this process alone.
+    """
+
+    def __init__(
+        self,
+        settings: Json,
+        folder: str | Path | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        self.settings = settings
+        self.folder = None if folder is None else Path(folder)
+        self.group = group
+        many = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank(group) if many else 0
+        self.world = dist.get_world_size(group) if many else 1
+        if self.folder is None:
+            return
+        path = self.folder / "run.json"
+        if path.is_file():
+            kept = json.loads(path.read_text("utf-8"))
+            differing = [
+                key
+                for key in sorted(set(kept) | set(settings))
+                if kept.get(key) != json.loads(json.dumps(settings.get(key)))
+            ]
+            if differing:
+                key = differing[0]
+                raise ValueError(
+                    f"{self.folder} holds another run: {key} is {kept.get(key)!r} there and "
+                    f"{settings.get(key)!r} here"
+                )
+        elif self.rank == 0:
+            write_text(path, json.dumps(settings, indent=1))
+
+    def share(self, size: int, batch: int) -> range:
+        """The numbers of this process's batches. Raises ValueError for no rows in a batch."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        return range(-(-size // batch))[self.rank :: self.world]
+
+    def batches(
+        self,
+        size: int,
+        batch: int,
+        work: Callable[[int, int, int], Json],
+        done: Callable[[int, int], None] | None = None,
+    ) -> list[Json]:
+        """`work(number, first, stop)` of every batch of `batch` rows, in order, on every process.
+
+        What it returns must be plain JSON. `done(rows, of)` hears of finished batches of this
+        process.
+        """
+        mine: dict[int, Json] = {}
+        share = self.share(size, batch)
+        for place, number in enumerate(share, 1):
+            first, stop = number * batch, min((number + 1) * batch, size)
+            path = None if self.folder is None else self.folder / f"batch-{number:06d}.json"
+            if path is not None and path.is_file():
+                mine[number] = json.loads(path.read_text("utf-8"))
+            else:
+                # Through JSON in any case, so that a resumed run has the very same values.
+                text = json.dumps(work(number, first, stop), allow_nan=False)
+                if path is not None:
+                    write_text(path, text)
+                mine[number] = json.loads(text)
+            if done is not None:
+                done(place, len(share))
+        if self.world > 1:
+            gathered: list[dict[int, Json] | None] = [None] * self.world
+            dist.all_gather_object(gathered, mine, group=self.group)
+            mine = {number: one for part in gathered if part for number, one in part.items()}
+        return [mine[number] for number in sorted(mine)]
