@@ -69,6 +69,7 @@ def test_processes_give_the_same(world, tmp_path):
         _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 0, errors
     want = told(run())
+    assert " at 0x" not in want
     for rank in range(world):
         assert (tmp_path / f"rank{rank}.json").read_text() == want
     assert len(list((tmp_path / "run").glob("batch-*.json"))) == 6
@@ -112,6 +113,9 @@ def test_settings_and_fingerprints(tmp_path):
     assert fingerprint(layer) != first
     assert fingerprint(Line()).endswith("Line")
     assert fingerprint(Noise()) == "Noise()"
+    # Where a function lies in memory is no setting.
+    assert " at 0x" not in fingerprint(LOGP)
+    assert "name='logp'" in fingerprint(LOGP)
 
 
 def test_a_batch_file_is_whole_or_absent(tmp_path):

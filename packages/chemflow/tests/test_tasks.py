@@ -42,8 +42,9 @@ def test_from_molecules_by_hand(chains, towards):
     assert "unknown token" in found.lost[0][2]
     assert [step.mean["carbons"] for step in found.steps] == [3, 4, 5, 6]
     assert [step.improved for step in found.steps] == [0, 1, 1, 1]
-    assert [one.smiles for one in found.best[:3]] == ["CCCCCCC", "CCCCCC", "CCCCC"]
-    assert [(one.row, one.step) for one in found.best[:3]] == [(4, 3), (1, 3), (1, 2)]
+    assert [one.smiles for one in found.best[:3]] == ["CCCCCCC", "CCCCCC", "CCCCCO"]
+    # Of equals the earliest row and step.
+    assert [(one.row, one.step) for one in found.best[:3]] == [(4, 3), (1, 3), (0, 3)]
     assert found.best[0].start == "CCCC"
     assert [one.smiles for one in found.last] == ["CCCCCCC", "CCCCCC", "CCCCCO"]
     # At 0 all three of five improve by three carbons; heavy atoms only grow.

@@ -167,7 +167,7 @@ def manipulate(
         "model": fingerprint(model),
         "navigator": fingerprint(navigator),
         "surrogates": {name: fingerprint(one) for name, one in surrogates.items()},
-        "property": repr(oracle),
+        "property": fingerprint(oracle),
         "start": [starts.kind, starts.size, digest(start)],
         "seed": seed,
         "steps": steps,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from chemflow.oracles import Oracle
+from chemflow.runs import fingerprint
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Objective:
     def settings(self) -> dict[str, object]:
         """For the provenance of a run."""
         return {
-            "properties": [repr(oracle) for oracle in self.oracles],
+            "properties": [fingerprint(oracle) for oracle in self.oracles],
             "weights": list(self.weights),
             "ranges": [list(one) for one in self.ranges],
         }

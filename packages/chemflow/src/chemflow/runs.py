@@ -7,6 +7,7 @@ same results to the bit. Each batch is a file that is whole or absent.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def fingerprint(thing: object) -> str:
     """A name for a model or navigator that changes with its weights and its settings.
 
     The digest of the state dictionary where there is one, else its `repr`, which must then state
-    its settings; a `repr` with an address in it is replaced by the name of the type.
+    its settings. Addresses in it are left out; a bare `repr` is the name of the type.
     """
     kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
     if isinstance(thing, torch.nn.Module):
@@ -47,8 +48,9 @@ def fingerprint(thing: object) -> str:
             data = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(data.view(torch.uint8).numpy() if data.numel() else b"")
         return f"{kind} {digest.hexdigest()}"
-    text = repr(thing)
-    return kind if " object at 0x" in text or " at 0x" in text else text
+    if type(thing).__repr__ is object.__repr__:
+        return kind
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
 
 
 class Run:

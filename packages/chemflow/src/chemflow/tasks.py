@@ -96,7 +96,7 @@ def optimize(
         "navigator": fingerprint(navigator),
         "surrogates": {name: fingerprint(one) for name, one in (surrogates or {}).items()},
         "objective": goal.settings(),
-        "also": [repr(one) for one in also],
+        "also": [fingerprint(one) for one in also],
         "start": [starts.kind, starts.size, digest(start)],
         "seed": seed,
         "steps": steps,
