@@ -1,0 +1,1 @@
+"""Experiments of chemflow, for the command `eigenworks`."""
