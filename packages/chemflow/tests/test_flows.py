@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from chemflow.flow_task import FlowTask, Objective
+from chemflow.flow_task import FlowObjective, FlowTask
 from chemflow.flows import (
     EQUATIONS,
     FokkerPlanckFlow,
@@ -164,7 +164,7 @@ def draws(seed: int = 0) -> torch.Generator:
     ],
 )
 def test_rows_that_are_there_twice_change_no_loss(equation, surrogate, flows, guide):
-    made = task(equation, flows, surrogate, objective=Objective(guide=guide))
+    made = task(equation, flows, surrogate, objective=FlowObjective(guide=guide))
     rows = torch.arange(6)
     once = made.loss(rows, draws(), 0.0)
     twice = made.loss(torch.cat((rows, rows)), draws(), 0.0)
@@ -200,13 +200,13 @@ def test_minimise_turns_the_guidance_and_nothing_else():
 
 
 def test_paper_s_guidance_is_its_formulas():
-    made = task("hj", surrogate=Hill(), objective=Objective(guide="paper"))
+    made = task("hj", surrogate=Hill(), objective=FlowObjective(guide="paper"))
     z, v = torch.randn(7, D).double(), torch.randn(7, D).double()
     h = 1e-6
     d = (Hill().predict(z + h * v) - Hill().predict(z - h * v)) / (2 * h)
     expected = -(d.sign() * d.square()).mean()
     torch.testing.assert_close(made._guidance(z, v), expected, rtol=1e-7, atol=1e-7)
-    free = task("hj", 2, objective=Objective(guide="paper"))
+    free = task("hj", 2, objective=FlowObjective(guide="paper"))
     g = free._model[0].probabilities
     response = (g(z + h * v) - g(z - h * v)) / (2 * h)
     expected = -response.flatten(1).square().sum(-1).mean()
@@ -298,4 +298,4 @@ def test_what_has_no_name_is_not_saved(tmp_path):
 @pytest.mark.bad_input
 def test_a_guide_that_is_none():
     with pytest.raises(ValueError, match="'sideways'"):
-        Objective(guide="sideways")  # ty: ignore[invalid-argument-type]
+        FlowObjective(guide="sideways")  # ty: ignore[invalid-argument-type]

@@ -1,7 +1,7 @@
 """Latent flows through chemical space."""
 
 from chemflow.directions import boundary_direction, jacobian_directions, ridge_direction
-from chemflow.flow_task import FlowTask, Objective
+from chemflow.flow_task import FlowObjective, FlowTask
 from chemflow.flows import (
     FokkerPlanckFlow,
     HamiltonJacobiFlow,
@@ -31,6 +31,6 @@ __all__ = [
     "Pace", "GradientFlow", "Langevin", "RandomDirection", "RandomCoordinate", "LinearDirection",
     "AdamAscent", "Evolution",
     "PotentialFlow", "WaveFlow", "HamiltonJacobiFlow", "HeatFlow", "FokkerPlanckFlow",
-    "FlowTask", "Objective",
+    "FlowTask", "FlowObjective",
     "boundary_direction", "ridge_direction", "jacobian_directions",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from .training import Losses, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class FlowObjective:
     """How much each part counts.
 
     Args:
@@ -70,7 +70,7 @@ class FlowTask(Task):
         surrogate: Surrogate | None = None,
         *,
         minimise: bool = False,
-        objective: Objective | None = None,
+        objective: FlowObjective | None = None,
     ) -> None:
         super().__init__()
         if codes.shape[1:] != (flow.sizes["latent"],):
@@ -82,7 +82,7 @@ class FlowTask(Task):
         self._surrogate = (surrogate,)
         self.codes = codes
         self.sign = -1.0 if minimise else 1.0
-        self.objective = objective or Objective()
+        self.objective = objective or FlowObjective()
         self.classifier: nn.Module | None = None
         flows = len(flow.potentials)
         if surrogate is None and flows > 1:
