@@ -99,7 +99,7 @@ def test_protocols_run_on_a_folder(tmp_path):
     )
     with pytest.raises(ValueError, match="order 93, got 20"):
         protocols.run(protocols.PROTOCOLS["hdm05"], tmp_path, (0,), ("LEM",))
-    with pytest.raises(ValueError, match=r"must hold covariances\.npz"):
+    with pytest.raises(DataError, match=r"must hold covariances\.npz"):
         protocols.read(tmp_path / "empty")
 
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from eigenworks.data import read_labelled
 from torch import Tensor
 
 from liebn.batch_norm import LieBatchNorm
@@ -90,22 +90,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def read(folder: Path) -> tuple[Samples, Tensor | None]:
-    """Samples, and which of them test where the file says so. Raises ValueError if it is wrong."""
-    path = folder / "covariances.npz"
-    if not path.is_file():
-        raise ValueError(f"{folder} must hold covariances.npz with P, label and test or domain")
-    with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)
-        if not {"P", "label"} <= names:
-            raise ValueError(f"{path} must have P and label, got {sorted(names)}")
-        P = torch.from_numpy(file["P"]).double()
-        label = torch.from_numpy(file["label"]).long()
-        domain = torch.from_numpy(file["domain"]).long() if "domain" in names else 0 * label
-        test = torch.from_numpy(file["test"]).bool() if "test" in names else None
-    if P.ndim != 3 or P.shape[-1] != P.shape[-2] or not len(P) == len(label) == len(domain):
-        raise ValueError(f"{path}: P must be (samples, n, n) with a label each, got {P.shape}")
-    _, label = torch.unique(label, return_inverse=True)
-    return Samples(P, label, domain), test
+    """Samples, and which of them test where the file says so. Raises DataError if it is wrong."""
+    found = read_labelled(folder, "covariances", rank=3)
+    domain = 0 * found.label if found.domain is None else found.domain
+    arrays = (found.points, found.label, domain)
+    test = None if found.test is None else torch.from_numpy(found.test)
+    return Samples(*(torch.from_numpy(array) for array in arrays)), test
 
 
 def split(samples: Samples, test: Tensor | None, protocol: Protocol, seed: int) -> Tensor:

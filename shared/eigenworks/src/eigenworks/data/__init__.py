@@ -8,6 +8,7 @@ from eigenworks.data.emg import EMG
 from eigenworks.data.faces import FACES
 from eigenworks.data.imagenet import IMAGENET
 from eigenworks.data.imu import WATCH
+from eigenworks.data.labelled import Labelled, read_labelled
 from eigenworks.data.mnist import MNIST
 from eigenworks.data.molecules import MOSES, ZINC250K, ZINC_LOW_PLOGP, MoleculeFile
 from eigenworks.data.photographs import PHOTOGRAPHS
@@ -37,6 +38,8 @@ __all__ = [
     "DataError",
     "DataSet",
     "ImageFiles",
+    "Labelled",
     "MoleculeFile",
     "development_file",
+    "read_labelled",
 ]
