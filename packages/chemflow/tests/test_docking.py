@@ -74,7 +74,7 @@ def test_failures_are_no_scores(receptor, tmp_path, engine, told):
 
 
 def test_a_molecule_that_cannot_be_prepared(receptor, monkeypatch):
-    monkeypatch.setattr("chemflow.docking.AllChem.EmbedMolecule", lambda *_, **__: -1)
+    monkeypatch.setattr("chemflow.docking.rdDistGeom.EmbedMolecule", lambda *_, **__: -1)
     with pytest.raises(DockingError, match="no conformer"):
         Docking(receptor, BOX, engine=letters)(["CCO"])
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from chemflow.candidates import Candidate
 from chemflow.objective import weighted
+from chemflow.optimization import load_optimization
 from chemflow.oracles import LOGP, QED, SA, Property
 from chemflow.protocol import LatentModel, Navigator
 from chemflow.scoring import Scorer, tanimoto
@@ -273,6 +274,25 @@ def test_no_rows(chains, towards):
     lost = optimize(chains, towards(1.0, 0.0, 0.0, 0.0), LOGP, start=["CCN"], steps=2)
     assert lost.improvement(0.0).success == 0
     assert "no code" in lost.table()
+
+
+def test_a_result_through_its_files(chains, towards, tmp_path):
+    found = optimize(
+        chains, towards(0.4, 0.3, 0.5, 0.0), LOGP, start=["CCO", "CCN", "CC"], steps=8, also=[SA]
+    )
+    found.save(tmp_path)
+    again = load_optimization(tmp_path)
+    assert repr(again.steps) == repr(found.steps)
+    assert repr(again.improvements) == repr(found.improvements)
+    assert again.best == found.best
+    assert again.lost == found.lost
+    assert again.table() == found.table()
+    np.testing.assert_array_equal(again.snapshots[3], found.snapshots[3])
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(one)["row"] for one in lines] == [0, 2]
+    (tmp_path / "optimization.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="expected the format"):
+        load_optimization(tmp_path)
 
 
 def test_candidates_through_json():

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8
 from rdkit import Chem
-from rdkit.Chem import BRICS, Descriptors, Lipinski, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import BRICS, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem.GraphDescriptors import BertzCT
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BitVectToBinaryText
 
@@ -20,22 +21,22 @@ BITS = 1024
 """Of the Morgan fingerprints of MOSES."""
 
 CONTINUOUS: dict[str, Callable[[Mol], float]] = {
-    "BertzCT": Descriptors.BertzCT,
+    "BertzCT": BertzCT,
     "MolLogP": logp,
-    "MolWt": Descriptors.MolWt,
+    "MolWt": rdMolDescriptors._CalcMolWt,
     "TPSA": rdMolDescriptors.CalcTPSA,
 }
 DISCRETE: dict[str, Callable[[Mol], float]] = {
-    "NumHAcceptors": Lipinski.NumHAcceptors,
-    "NumHDonors": Lipinski.NumHDonors,
-    "NumRotatableBonds": Lipinski.NumRotatableBonds,
-    "NumAliphaticRings": Lipinski.NumAliphaticRings,
-    "NumAromaticRings": Lipinski.NumAromaticRings,
+    "NumHAcceptors": rdMolDescriptors.CalcNumHBA,
+    "NumHDonors": rdMolDescriptors.CalcNumHBD,
+    "NumRotatableBonds": rdMolDescriptors.CalcNumRotatableBonds,
+    "NumAliphaticRings": rdMolDescriptors.CalcNumAliphaticRings,
+    "NumAromaticRings": rdMolDescriptors.CalcNumAromaticRings,
 }
 """Descriptors of GuacaMol's divergence."""
 
 PROPERTIES: dict[str, Callable[[Mol], float]] = {
-    "logP": logp, "SA": sa, "QED": qed, "weight": Descriptors.MolWt,
+    "logP": logp, "SA": sa, "QED": qed, "weight": rdMolDescriptors._CalcMolWt,
 }  # fmt: skip
 """Properties of which MOSES compares the distributions."""
 
@@ -126,9 +127,7 @@ def scaffold(mol: Mol) -> str:
     return Chem.MolToSmiles(found) if found.GetRingInfo().NumRings() >= 2 else ""
 
 
-def describe(
-    smiles: Sequence[str], *, filters: Iterable[str] = (), workers: int = 1
-) -> Described:
+def describe(smiles: Sequence[str], *, filters: Iterable[str] = (), workers: int = 1) -> Described:
     """Parses and describes; `filters` are SMARTS beside RDKit's PAINS alerts."""
     size = 500
     pieces = (list(smiles[start : start + size]) for start in range(0, len(smiles), size))

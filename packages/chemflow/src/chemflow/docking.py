@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
 from chemflow.files import write_text
@@ -161,10 +161,10 @@ def prepare(smiles: str, seed: int = 42) -> str:
         raise ImportError("docking needs Meeko: pip install 'chemflow[docking]'") from error
     with BlockLogs():
         mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
-        if AllChem.EmbedMolecule(mol, randomSeed=seed) < 0:
+        if rdDistGeom.EmbedMolecule(mol, randomSeed=seed) < 0:
             raise DockingError("no conformer was found")
-        if AllChem.MMFFHasAllMoleculeParams(mol):
-            AllChem.MMFFOptimizeMolecule(mol)
+        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+            rdForceFieldHelpers.MMFFOptimizeMolecule(mol)
     setups: Any = MoleculePreparation().prepare(mol)
     written, good, told = PDBQTWriterLegacy.write_string(setups[0])
     if not good:

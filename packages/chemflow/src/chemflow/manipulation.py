@@ -5,6 +5,7 @@ rises, and at least three molecules differ; relaxed if both may err by a little.
 no molecule and the path has failed. For properties that are minimised, fall and rise change place.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -107,6 +108,14 @@ class Manipulation:
     def figures(self) -> dict[str, float]:
         """For `over_seeds`."""
         return {"strict success": self.strict.mean, "relaxed success": self.relaxed.mean}
+
+    def to_text(self) -> str:
+        """All but the records as JSON; NaN as null."""
+        told = {**vars(self), "records": [], "strict": vars(self.strict)}
+        told |= {"relaxed": vars(self.relaxed)}
+        for name in ("mean", "predicted"):
+            told[name] = [one if np.isfinite(one) else None for one in told[name]]
+        return json.dumps(told, indent=1)
 
     def table(self) -> str:
         """For a terminal."""

@@ -1,4 +1,4 @@
-"""Metrics of generated sets, after MOSES (Polykovskiy et al. 2020) and GuacaMol (Brown et al. 2019).
+"""Metrics of generated sets after MOSES (Polykovskiy et al. 2020), GuacaMol (Brown et al. 2019).
 
 Every figure states on how many molecules it rests: several of them, FCD above all, depend on it.
 Needs the extra `metrics`.
@@ -117,9 +117,7 @@ def _distributions(told: Described, ref: Described) -> dict[str, Figure]:
 
     n, m = len(told), len(ref)
     found = {
-        f"W1 {name}": Figure(
-            float(wasserstein_distance(told.values[name], ref.values[name])), n, m
-        )
+        f"W1 {name}": Figure(float(wasserstein_distance(told.values[name], ref.values[name])), n, m)
         for name in PROPERTIES
     }
     for name in PROPERTIES:
@@ -186,11 +184,9 @@ def kl_score(generated: Described, reference: Described) -> float:
     Continuous ones by Gaussian kernel densities at 1,000 points, discrete ones by ten bins of the
     reference. NaN where there are too few molecules for a density.
     """
-    scores = []
-    for name in CONTINUOUS:
-        scores.append(_kl_continuous(reference.values[name], generated.values[name]))
-    for name in DISCRETE:
-        scores.append(_kl_discrete(reference.values[name], generated.values[name]))
+    a, b = reference.values, generated.values
+    scores = [_kl_continuous(a[name], b[name]) for name in CONTINUOUS]
+    scores.extend(_kl_discrete(a[name], b[name]) for name in DISCRETE)
     scores.append(_kl_continuous(*(_inner(one.fingerprints) for one in (reference, generated))))
     return float(np.mean(np.exp(-np.array(scores))))
 
@@ -240,9 +236,7 @@ class ChemNet:
         self.device = torch.device(device)
         self._network: Any = FCD().model.to(self.device).eval()
 
-    def __call__(
-        self, smiles: Sequence[str], batch: int = 256
-    ) -> Float64[np.ndarray, "n 512"]:
+    def __call__(self, smiles: Sequence[str], batch: int = 256) -> Float64[np.ndarray, "n 512"]:
         """Of canonical SMILES."""
         from fcd_torch.utils import SmilesDataset
 
@@ -276,14 +270,12 @@ def frechet(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> flo
     first = (a - a.mean(0)) / math.sqrt(len(a) - 1)
     second = (b - b.mean(0)) / math.sqrt(len(b) - 1)
     # Through triangular factors, at most (d, d), however many molecules there are.
-    left, right = np.linalg.qr(first, "r"), np.linalg.qr(second, "r")
+    left, right = (np.linalg.qr(one, "reduced").R for one in (first, second))
     cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
     return float(difference @ difference + (first**2).sum() + (second**2).sum() - 2 * cross)
 
 
-def fcd(
-    generated: Sequence[str], reference: Sequence[str], *, device: str = "cpu"
-) -> Figure:
+def fcd(generated: Sequence[str], reference: Sequence[str], *, device: str = "cpu") -> Figure:
     """Fréchet ChemNet distance (Preuer et al. 2018) of the valid molecules of two sets.
 
     It falls with the size of the sets, which the figure states; compare at equal sizes only.

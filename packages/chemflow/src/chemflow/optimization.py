@@ -1,5 +1,6 @@
 """The result of `optimize`: tables by step and by threshold, molecules with their provenance."""
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from chemflow.candidates import Best, Candidate, Front
-from chemflow.files import write_text
+from chemflow.files import write_bytes, write_text
 from chemflow.objective import Objective
 from chemflow.oracles import Oracle
 from chemflow.runs import Json
@@ -193,13 +194,62 @@ class Optimization:
         )
 
     def save(self, folder: str | Path) -> None:
-        """`optimization.json` and, if rows were kept, `rows.jsonl` into a folder."""
+        """`optimization.json`, `snapshots.npz` and, if rows were kept, `rows.jsonl`."""
         folder = Path(folder)
+        kept = io.BytesIO()
+        arrays: dict[str, Any] = {str(t): one for t, one in self.snapshots.items()}
+        np.savez_compressed(kept, **arrays)
+        write_bytes(folder / "snapshots.npz", kept.getvalue())
         if self.records:
             lines = (json.dumps(one, allow_nan=False) for one in self.records)
             write_text(folder / "rows.jsonl", "\n".join(lines))
         text = json.dumps(self.to_json(), allow_nan=False, indent=1)
         write_text(folder / "optimization.json", text)
+
+
+def load_optimization(folder: str | Path) -> Optimization:
+    """What `Optimization.save` wrote, without the records.
+
+    Raises ValueError for files of another kind, OSError for absent ones.
+    """
+    path = Path(folder) / "optimization.json"
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        if told["format"] != FORMAT:
+            raise ValueError(f"expected the format {FORMAT!r}, got {told['format']!r}")
+        with np.load(path.with_name("snapshots.npz"), allow_pickle=False) as file:
+            snapshots = {int(t): file[t] for t in file.files}
+        steps = tuple(StepSummary(**_numbers(one)) for one in told["steps"])
+        return Optimization(
+            settings=told["settings"],
+            names=tuple(name for name in steps[0].mean if name != "objective") if steps else (),
+            size=told["size"],
+            seed=told["seed"],
+            lost=tuple((row, smiles, why) for row, smiles, why in told["lost"]),
+            steps=steps,
+            improvements=tuple(Improvement(**_numbers(one)) for one in told["improvements"]),
+            best=tuple(Candidate.from_json(one) for one in told["best"]),
+            last=tuple(Candidate.from_json(one) for one in told["last"]),
+            front=tuple(Candidate.from_json(one) for one in told["front"]),
+            calls=told["calls"],
+            snapshots=snapshots,
+            records=(),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not an optimization of this package: {error}") from error
+
+
+def _numbers(told: Json) -> Json:
+    """None as NaN again, also one level down, and lists as tuples."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _numbers(value)
+        if isinstance(value, list):
+            return tuple(one(part) for part in value)
+        return math.nan if value is None else value
+
+    return {key: one(value) for key, value in told.items()}
 
 
 def merge(

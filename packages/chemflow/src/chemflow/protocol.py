@@ -35,8 +35,10 @@ class LatentModel(Protocol):
 class Navigator(Protocol):
     """Moves codes one step."""
 
-    oracle_calls: int
-    """Molecules that the navigator itself had scored by the oracle, not by a surrogate."""
+    @property
+    def oracle_calls(self) -> int:
+        """Molecules that the navigator itself had scored by the oracle, not by a surrogate."""
+        ...
 
     def step(
         self, z: Float[Tensor, "b d"], t: int, rows: Int64[Tensor, " b"] | None = None

@@ -1,9 +1,8 @@
 """The commands of each group in one application."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
 import typer
+
+from chemflow.cli import data, draw, evaluate, tasks, train
 
 app = typer.Typer(
     help="Walks through the latent space of molecule generators.",
@@ -12,13 +11,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-@app.callback()
-def _root() -> None:
-    """Walks through the latent space of molecule generators."""
-
-
-# Each file of a group has `commands`, a Typer whose commands are those of `chemflow` itself.
-for _group in ("train",):
-    if find_spec(f"chemflow.cli.{_group}") is not None:
-        app.add_typer(import_module(f"chemflow.cli.{_group}").commands)
+# Each has `commands`, whose commands are those of `chemflow` itself.
+for _group in (data, train, tasks, evaluate, draw):
+    app.add_typer(_group.commands)
