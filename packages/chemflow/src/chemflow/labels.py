@@ -5,7 +5,7 @@ walks from molecules start.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .prior import standard_sample
 _SPREAD = 19
 
 
+@runtime_checkable
 class Values(Protocol):
     """What a scorer gives back."""
 
@@ -27,6 +28,7 @@ class Values(Protocol):
         ...
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What labelling asks of a model."""
 
