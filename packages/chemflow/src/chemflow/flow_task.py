@@ -30,6 +30,8 @@ class FlowObjective:
         rest: Of |∇φ(z_0, 0)|², and with Fokker-Planck of φ(z_0, 0)².
         guidance: Of where codes should go.
         telling: Of telling flows apart by what they do to molecules, with several flows.
+        times: Of a path, drawn anew at each update, at which the residual is asked; all if it is
+            as large as the horizon.
         guide: "direction" looks at the direction of ∇φ only and is bounded: the cosine with ∇h, or
             |J v|² / |v|². "paper" is -sign(d) d² with d = ∇h·∇φ (equation 11), or -|J ∇φ|²
             (equation 13), which nothing bounds but the residual.
@@ -39,9 +41,12 @@ class FlowObjective:
     rest: float = 1.0
     guidance: float = 1.0
     telling: float = 1.0
+    times: int = 2
     guide: Literal["direction", "paper"] = "direction"
 
     def __post_init__(self) -> None:
+        if self.times < 1:
+            raise ValueError(f"times must be at least 1, got {self.times}")
         if self.guide not in ("direction", "paper"):
             raise ValueError(f"guide must be 'direction' or 'paper', got {self.guide!r}")
 
@@ -102,8 +107,11 @@ class FlowTask(Task):
         )
         path = self.path(k, self.codes[rows])
         times = torch.arange(1.0, flow.horizon + 1).to(path)[:, None]
+        asked = torch.randperm(flow.horizon, generator=generator)[: weight.times]
+        asked = asked.to(path.device)
+        residual = flow.residual(k, path[asked], times[asked])
         parts = {
-            "equation": weight.equation * mean_square(flow.residual(k, path[:-1], times)),
+            "equation": weight.equation * mean_square(residual),
             "rest": weight.rest * self._beginning(k, path[0]),
         }
         if not isinstance(flow, FokkerPlanckFlow):

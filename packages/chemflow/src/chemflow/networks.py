@@ -68,13 +68,14 @@ class SequenceNetwork(nn.Module):
             nn.Conv1d(width, width, 5, padding=2 * 2**i, dilation=2**i) for i in range(depth)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(depth))
-        self.head = nn.Sequential(nn.Linear(2 * width, width), nn.Mish(), nn.Linear(width, 1))
+        self.head = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, p: Float[Tensor, "b l v"]) -> Float[Tensor, " b"]:
         """One number a row."""
         x = self.input(p).mT
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = x + nn.functional.mish(norm(convolution(x)))
+            # On a CPU a fifth of the time of Mish.
+            x = x + nn.functional.silu(norm(convolution(x)))
         # How much of a token each position holds; the first token of a vocabulary is padding.
         held = (1 - p[..., 0])[:, None]
         total = (x * held).sum(-1)

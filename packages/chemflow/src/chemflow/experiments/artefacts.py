@@ -103,7 +103,7 @@ def with_prior(
     report: Callable[[Progress], object],
     **made_from: Any,
 ) -> MoleculeVAE:
-    """The model with a prior learned on its codes, likewise."""
+    """A copy of the model with a prior learned on its codes, likewise."""
     place = folder("prior", rows=rows, options=str(options), hidden=hidden, **made_from)
     if (place / FILE).exists():
         return load_model(place)
@@ -113,4 +113,5 @@ def with_prior(
     Trainer(PriorTask(prior, mu, spread), options, place / "run").run(report)
     model.prior = prior
     save_model(place, model)
+    model.prior = None
     return load_model(place)
