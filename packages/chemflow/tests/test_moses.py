@@ -38,5 +38,4 @@ def test_figures_are_of_rows_that_there_are():
     metrics = {"mean", "improved", "exact reconstruction", "distance of mean QED"}
     for figure in experiment.figures:
         assert figure.metric in metrics or figure.metric.startswith("FCD")
-    steps = experiment.full.parameters["steps"]
-    assert any(f"{step} steps" in figure.label for figure in experiment.figures for step in steps)
+    assert any("10 steps" in figure.label for figure in experiment.figures)

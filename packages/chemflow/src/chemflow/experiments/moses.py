@@ -235,7 +235,6 @@ experiment = Experiment(
         source="Wei et al., NeurIPS 2024, sections 4.2 and 4.4",
     ),
     run=run,
-    # fmt: off
     quick=Size(
         seconds=100,
         seeds=(0,),
@@ -288,7 +287,6 @@ experiment = Experiment(
             "prior_width": 256,
         },
     ),
-    # fmt: on
     data=(MOSES,),
     figures=(
         Figure("logP-SA, start", "mean", -2.47, _BEFORE, 0.5),
