@@ -338,8 +338,7 @@ class Evolution:
         return told(self)
 
     def reset(self) -> None:
-        """Forgets the count of calls."""
-        self.oracle_calls = 0
+        """Nothing to forget: the count of calls is of the whole run."""
 
     @torch.no_grad()
     def step(
