@@ -6,7 +6,8 @@ from typing import Any
 import asvd
 import pytest
 import torch
-from asvd.pipeline import AllocationName, Method
+from asvd.job import AllocationName
+from asvd.spectra import Method
 from asvd.spill import Folder
 from torch import Tensor, nn
 from transformers import (
@@ -253,8 +254,8 @@ def test_a_run_that_died_anywhere_goes_on(
 @pytest.mark.bad_input
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     asvd.compress(build(), tokens(), 0.7, "whiten", run_folder=tmp_path)
-    with pytest.raises(asvd.StaleRunError, match="another ratio"):
-        asvd.compress(build(), tokens(), 0.6, "whiten", run_folder=tmp_path)
+    with pytest.raises(asvd.StaleRunError, match="another method"):
+        asvd.compress(build(), tokens(), 0.7, "sequential", run_folder=tmp_path)
     with pytest.raises(asvd.StaleRunError, match="another calibration"):
         asvd.compress(build(), tokens(5), 0.7, "whiten", run_folder=tmp_path)
 

@@ -8,7 +8,7 @@ import asvd
 import pytest
 import torch
 import torch.distributed as dist
-from asvd.pipeline import Method
+from asvd.spectra import Method
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 

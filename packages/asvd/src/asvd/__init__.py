@@ -9,7 +9,7 @@ from asvd.decompose import Spectrum, factors, rank_for_ratio, spectrum
 from asvd.late import register_with_transformers
 from asvd.layers import LowRankLinear, linear_layers, low_rank_layers, merge_to_dense
 from asvd.perplexity import perplexity, windows
-from asvd.pipeline import compress
+from asvd.pipeline import Point, compress, probe, sweep
 from asvd.quantize import Quantized, quantize, quantize_factors
 from asvd.report import CompressionReport, LayerReport, report
 from asvd.search import RankList
@@ -28,6 +28,7 @@ __all__ = [
     "LowRankLinear",
     "NonFiniteActivationError",
     "Quantized",
+    "Point",
     "RankList",
     "Spectrum",
     "StaleRunError",
@@ -42,12 +43,14 @@ __all__ = [
     "low_rank_layers",
     "merge_to_dense",
     "perplexity",
+    "probe",
     "quantize",
     "quantize_factors",
     "rank_for_ratio",
     "report",
     "scaling",
     "spectrum",
+    "sweep",
     "windows",
 ]
 

@@ -1,11 +1,13 @@
 """A model walked block by block, with the hidden states between blocks kept on disk.
 
 What is in memory beside the model is one block's activations of one batch. The hidden states of
-the calibration tokens wait in files, so that a deeper model needs more disk and not more memory.
+the calibration tokens, masks and positions wait in files, so that a deeper model or more tokens
+need more disk and not more memory.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,6 +72,13 @@ def repeated_blocks(model: nn.Module) -> dict[str, nn.Module]:
     return best
 
 
+@dataclass(frozen=True)
+class _Filed:
+    """Stands in the arguments of a block for a tensor that is in the folder."""
+
+    number: int
+
+
 class BlockWalk:
     """Runs the blocks of a model one at a time over all calibration batches.
 
@@ -92,6 +101,8 @@ class BlockWalk:
         inside = bool(blocks) and all(name.startswith(prefixes) for name in names)
         self.blocks = blocks if inside else {"": model}
         self._names = list(self.blocks)
+        self._index = {name: i for i, block in enumerate(self.blocks) for name in names
+                       if inside and name.startswith(f"{block}.")}  # fmt: skip
         self._calls: list[list[tuple[tuple, dict]]] = []
         self._extra: list[int | None] = [None] * len(self._names)
 
@@ -112,13 +123,17 @@ class BlockWalk:
         prefix = self._names[i] + "."
         return list(names) if self.whole else [n for n in names if n.startswith(prefix)]
 
+    def index(self, name: str) -> int:
+        """The number of the block that a layer lies in."""
+        return self._index.get(name, 0)
+
+    def device(self, i: int) -> torch.device:
+        """Where block i computes."""
+        return next(iter(self.block(i).parameters())).device
+
     @torch.no_grad()
     def capture(self) -> None:
-        """One pass of the dense model: keeps what each block is called with, and gives.
-
-        Calls of the language model's own machinery (masks, positions) are kept in memory,
-        hidden states go to the folder.
-        """
+        """One pass of the dense model: files what each block is called with, and gives."""
         if self.whole:
             return
         for j, batch in enumerate(self.batches):
@@ -132,30 +147,63 @@ class BlockWalk:
                     f"each of the {len(self)} blocks must be called once in a pass, "
                     f"got {len(calls)} calls"
                 )
-            self._calls.append(calls)
+            self._calls.append(self._filed(j, calls))
 
     def hidden(self, i: int, j: int) -> Tensor | None:
         """Hidden states of the dense model before block i (after the last: i = len), batch j."""
-        return None if self.whole else self.folder.load(f"hidden/{i}-{j}")["h"]
+        if self.whole:
+            return None
+        return self.folder.load(f"hidden/{i}-{j}", self.device(min(i, len(self) - 1)))["h"]
 
     def run(self, i: int, j: int, h: Tensor | None, block: nn.Module | None = None) -> Any:
         """Block i on hidden states `h` of batch j; the model's own output for a single block."""
         block = self.block(i) if block is None else block
         if self.whole:
             return call(block, self.batches[j])
-        args, kwargs = self._calls[j][i]
+        tensors = self.folder.load(f"call/{j}", self.device(i))
+        args, kwargs = _replaced(
+            self._calls[j][i], _Filed, lambda filed: tensors[str(filed.number)]
+        )
         return _first(block(h, *args, **kwargs))
+
+    def output_from(self, i: int, j: int) -> Any:
+        """The model's output for batch j, blocks before i taken as they were in `capture`."""
+        h = self.hidden(i, j)
+        if h is None:
+            return call(self.model, self.batches[j])
+        for k in range(i, len(self)):
+            h = self.run(k, j, h)
+        return self._after(h, j)
 
     def loss_gradient(self, loss: Loss, j: int) -> Tensor:
         """Gradient of the loss of batch j by the hidden states after the last block."""
         h = self.hidden(len(self), j)
         assert h is not None
         h.requires_grad_()
+        return torch.autograd.grad(loss(self._after(h, j), self.batches[j]), h)[0]
+
+    def _after(self, h: Tensor, j: int) -> Any:
+        """The model's output for batch j where the last block gives h."""
         with ExitStack() as stack:
             for i in range(len(self)):
                 stack.enter_context(self._passing(i, h if i == 0 else None))
-            value = loss(call(self.model, self.batches[j]), self.batches[j])
-        return torch.autograd.grad(value, h)[0]
+            return call(self.model, self.batches[j])
+
+    def _filed(self, j: int, calls: list[tuple[tuple, dict]]) -> list[tuple[tuple, dict]]:
+        """The calls of a batch with their tensors moved to the folder, each once."""
+        numbers: dict[int, int] = {}
+        tensors: dict[str, Tensor] = {}
+
+        def file(tensor: Tensor) -> _Filed:
+            if id(tensor) not in numbers:
+                numbers[id(tensor)] = len(numbers)
+                # safetensors refuses views of one storage.
+                tensors[str(numbers[id(tensor)])] = tensor.clone()
+            return _Filed(numbers[id(tensor)])
+
+        filed = [_replaced(one, Tensor, file) for one in calls]
+        self.folder.save(f"call/{j}", tensors)
+        return filed
 
     @contextmanager
     def _recording(self, i: int, j: int, calls: list[tuple[tuple, dict]]) -> Generator[None]:
@@ -202,6 +250,17 @@ class BlockWalk:
                 del block.forward
             else:
                 block.forward = before
+
+
+def _replaced(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """Nested tuples, lists and dictionaries with every entry of a kind replaced."""
+    if isinstance(value, kind):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)(_replaced(entry, kind, change) for entry in value)
+    if type(value) is dict:
+        return {name: _replaced(entry, kind, change) for name, entry in value.items()}
+    return value
 
 
 def _first(output: Any) -> Tensor:

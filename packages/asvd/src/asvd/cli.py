@@ -14,7 +14,9 @@ try:
 except ModuleNotFoundError:  # pragma: no cover - told to the user in words
     sys.exit("The command asvd needs its extra: pip install 'asvd[hf]'")
 
-from asvd.pipeline import AllocationName, Method, ProbeMethod
+from asvd.job import AllocationName
+from asvd.pipeline import ProbeMethod
+from asvd.spectra import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

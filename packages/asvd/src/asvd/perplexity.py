@@ -1,7 +1,7 @@
 """Perplexity by the convention of GPTQ: windows of equal length, no overlap, tail dropped."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Int
@@ -34,10 +34,21 @@ def perplexity(
     For windows of equal length it is GPTQ's figure. The model is evaluated in the mode that it
     is in, its logits in float32. Infinite where the loss overflows; NaN is passed on.
     """
+    outputs = (call(model, batch).logits for batch in batches)
+    return perplexity_of(outputs, batches, progress)
+
+
+@torch.no_grad()
+def perplexity_of(
+    outputs: Iterable[Tensor],
+    batches: Sequence[Batch],
+    progress: Callable[[float, str], None] = lambda _fraction, _what: None,
+) -> float:
+    """`perplexity` of logits (batch, T, vocabulary), which are asked for one batch at a time."""
     total, sequences = 0.0, 0
-    for j, batch in enumerate(batches):
+    for j, (batch, whole) in enumerate(zip(batches, outputs, strict=True)):
         ids, mask = input_ids(batch), token_mask(batch)
-        logits = call(model, batch).logits[:, :-1].float()
+        logits = whole[:, :-1].float()
         losses = nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none").double()
         weight = torch.ones_like(losses) if mask is None else mask[:, 1:].double()
         total += float(((losses * weight).sum(1) / weight.sum(1)).sum())

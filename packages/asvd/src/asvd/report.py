@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from asvd.layers import LowRankLinear, low_rank_layers
-
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -59,6 +57,19 @@ class CompressionReport:
         return data
 
 
+def from_json(data: Mapping[str, Any]) -> CompressionReport:
+    """The inverse of `CompressionReport.to_json`. KeyError or TypeError for anything else."""
+    layers = tuple(
+        LayerReport(
+            entry["name"], (entry["shape"][0], entry["shape"][1]), entry["rank"],
+            float("nan") if entry["loss"] is None else entry["loss"],
+        )
+        for entry in data["layers"]
+    )  # fmt: skip
+    rest = {name: data[name] for name in ("method", "allocation", "target", "ratio", "model_ratio")}
+    return CompressionReport(**rest, layers=layers, seconds=data["seconds"])
+
+
 _ATTRIBUTE = "_asvd_report"
 
 
@@ -81,13 +92,3 @@ def report(model: nn.Module) -> CompressionReport:
 def parameters(model: nn.Module) -> int:
     """Number of parameters, shared ones once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def ranks(model: nn.Module) -> dict[str, int]:
-    """Rank of each factored layer by name."""
-    return {name: layer.rank for name, layer in low_rank_layers(model).items()}
-
-
-def is_compressed(model: nn.Module) -> bool:
-    """Whether any layer is factored."""
-    return any(isinstance(module, LowRankLinear) for module in model.modules())

@@ -1,25 +1,24 @@
 """How much the model suffers from each layer alone, for the rank search."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from asvd.blocks import Batch
 from asvd.decompose import Fuse, Spectrum, factors, pays, rank_for_ratio
 from asvd.distributed import processes, sum_scalars
 from asvd.layers import factor, matrix, replace
-from asvd.perplexity import perplexity
 from asvd.search import Sensitivity
 
 
 def perplexity_sensitivity(
     model: nn.Module,
-    batches: Sequence[Batch],
     shapes: Mapping[str, tuple[int, int]],
     spectrum_of: Callable[[str], Spectrum],
+    measure: Callable[[str], float],
     ratios: Sequence[float],
     *,
     align: int = 1,
@@ -31,6 +30,10 @@ def perplexity_sensitivity(
 
     One decomposition of a layer serves all its ratios. Every probe is a line of JSON in `log`,
     and those that are there already are not measured again.
+
+    Args:
+        measure: The perplexity of the model as it is, of which only the named layer may differ
+            from the dense one.
     """
     known = _read(log)
     probes = len(shapes) * len(ratios)
@@ -38,21 +41,20 @@ def perplexity_sensitivity(
     found: dict[str, dict[float, float]] = {}
     for layer, (m, n) in shapes.items():
         found[layer] = {}
-        missing = [ratio for ratio in ratios if (layer, ratio) not in known]
+        ranks = {ratio: rank_for_ratio(m, n, ratio, align) for ratio in ratios}
+        missing = any((layer, rank) not in known for rank in ranks.values())
         spectrum = spectrum_of(layer) if missing else None
-        for ratio in ratios:
-            if (layer, ratio) not in known:
+        for ratio, rank in ranks.items():
+            if (layer, rank) not in known:
                 assert spectrum is not None
-                rank = rank_for_ratio(m, n, ratio, align)
                 if pays(m, n, rank):
-                    value = _probe(model, batches, layer, spectrum, rank, fuse)
+                    value = _probe(model, measure, layer, spectrum, rank, fuse)
                 else:
-                    if base is None:
-                        base = mean_perplexity(model, batches)
+                    base = measure(layer) if base is None else base
                     value = base
-                known[layer, ratio] = value
-                _append(log, layer, ratio, value)
-            found[layer][ratio] = known[layer, ratio]
+                known[layer, rank] = value
+                _append(log, layer, rank, value)
+            found[layer][ratio] = known[layer, rank]
             done = sum(len(values) for values in found.values())
             progress(done / probes, f"probe {done} of {probes}")
     return found
@@ -72,7 +74,7 @@ def stable_rank_sensitivity(
 
 def _probe(
     model: nn.Module,
-    batches: Sequence[Batch],
+    measure: Callable[[str], float],
     layer: str,
     spectrum: Spectrum,
     rank: int,
@@ -81,19 +83,19 @@ def _probe(
     dense = model.get_submodule(layer)
     factor(model, layer, *factors(matrix(dense), spectrum, rank, fuse))
     try:
-        return mean_perplexity(model, batches)
+        return measure(layer)
     finally:
         replace(model, layer, dense)
 
 
-def mean_perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Over all processes: the geometric mean of their perplexities by number of batches."""
-    value = torch.tensor(perplexity(model, batches)).log().item()
-    total, count = sum_scalars(value * len(batches), float(len(batches)))
-    return torch.tensor(total / count).exp().item()
+def over_processes(value: float, batches: int) -> float:
+    """The geometric mean of the perplexities of all processes, by number of batches."""
+    logarithm = math.log(value) if 0 < value < math.inf else value
+    total, count = sum_scalars(logarithm * batches, float(batches))
+    return math.exp(mean) if (mean := total / count) < 700 else mean
 
 
-def _read(log: Path | None) -> dict[tuple[str, float], float]:
+def _read(log: Path | None) -> dict[tuple[str, int], float]:
     """The probes of the log; a last line that was cut short is not one."""
     if log is None or not log.is_file():
         return {}
@@ -101,16 +103,16 @@ def _read(log: Path | None) -> dict[tuple[str, float], float]:
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
-            known[entry["layer"], entry["ratio"]] = float(entry["perplexity"])
+            known[entry["layer"], entry["rank"]] = float(entry["perplexity"])
         except (ValueError, KeyError, TypeError):
             continue
     return known
 
 
-def _append(log: Path | None, layer: str, ratio: float, value: float) -> None:
+def _append(log: Path | None, layer: str, rank: int, value: float) -> None:
     if log is None or processes()[0] != 0:
         return
     # A leading newline ends a line that an interruption cut short.
     lead = "\n" if log.is_file() and not log.read_bytes().endswith(b"\n") else ""
     with log.open("a", encoding="utf-8") as file:
-        file.write(lead + json.dumps({"layer": layer, "ratio": ratio, "perplexity": value}) + "\n")
+        file.write(lead + json.dumps({"layer": layer, "rank": rank, "perplexity": value}) + "\n")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from asvd.blocks import BlockWalk, token_mask
 from asvd.calibration import grouped, inputs_of, tokens
-from asvd.decompose import Fuse, factors, root, spectrum, updated
+from asvd.decompose import Decomposition, Fuse, correction, factors, root, spectrum
 from asvd.distributed import from_owner, is_mine, sum_tensors
 from asvd.layers import LowRankLinear, factor, matrix, set_matrix
 from asvd.spill import Folder
@@ -23,15 +23,20 @@ def walk_through(
     names: Sequence[str],
     ranks: Mapping[str, int | None],
     folder: Folder,
+    output_root: Callable[[str], Tensor],
     fuse: Fuse,
     ridge: float,
+    decomposition: Decomposition,
     tell: Callable[[float], None],
 ) -> None:
     """Compresses the blocks in order, each group of layers on the inputs that it sees by then.
 
-    `ranks` gives None for a layer that stays dense; it takes the updated weight. The output
-    metric of each layer is in the folder (`spectrum/NAME`), hidden states of the compressed
-    model are kept there, and a block that is there already is put in place and not done again.
+    `ranks` gives None for a layer that stays dense; it takes the updated weight. Hidden states
+    of the compressed model are kept in the folder, and a block that is there already is put in
+    place and not done again.
+
+    Args:
+        output_root: The root of a layer's output metric.
     """
     for i in range(len(walk)):
         inside = walk.layers(i, names)
@@ -41,7 +46,9 @@ def walk_through(
             groups = _dense_inputs(walk, i, inside, folder)
             for g, (group, calls) in enumerate(groups):
                 cross, gram = _joint_moments(walk, i, g, group[0], calls, folder)
-                _compress_group(walk.model, group, ranks, cross, gram, folder, fuse, ridge)
+                _compress_group(
+                    walk.model, group, ranks, cross, gram, output_root, fuse, ridge, decomposition
+                )
                 for j in range(len(walk.batches)):
                     folder.remove(f"dense/{g}-{j}")
             if not walk.whole:
@@ -56,7 +63,9 @@ def walk_through(
 
 def _hidden(walk: BlockWalk, i: int, j: int, folder: Folder) -> Tensor | None:
     """Hidden states of the compressed model before block i."""
-    return walk.hidden(i, j) if i == 0 or walk.whole else folder.load(f"compressed/{i}-{j}")["h"]
+    if i == 0 or walk.whole:
+        return walk.hidden(i, j)
+    return folder.load(f"compressed/{i}-{j}", walk.device(i))["h"]
 
 
 def _dense_inputs(
@@ -129,19 +138,21 @@ def _compress_group(
     ranks: Mapping[str, int | None],
     cross: Tensor,
     gram: Tensor,
-    folder: Folder,
+    output_root: Callable[[str], Tensor],
     fuse: Fuse,
     ridge: float,
+    decomposition: Decomposition,
 ) -> None:
     n = len(gram)
     shift = ridge * gram.diagonal().sum() / n
     S = root(gram + shift * torch.eye(n, dtype=gram.dtype, device=gram.device))
+    K = correction(cross, gram, ridge)
     for position, name in enumerate(group):
         dense = model.get_submodule(name)
         W = matrix(dense)
         rank = ranks[name]
         compute = torch.float64 if W.dtype == torch.float64 else torch.float32
-        M = updated(W, cross, gram, ridge).to(compute) if is_mine(position) else None
+        M = (W.to(K.dtype) @ K).to(compute) if is_mine(position) else None
         if rank is None:
             weight = torch.empty_like(W) if M is None else M.to(W.dtype).contiguous()
             from_owner((weight,), position)
@@ -149,8 +160,8 @@ def _compress_group(
             continue
         A, B = W.new_empty(W.shape[0], rank), W.new_empty(rank, n)
         if M is not None:
-            R = folder.load(f"spectrum/{name}")["output"].to(M.device)
-            subspace = spectrum(M, S, R, rank)
+            R = output_root(name).to(M.device)
+            subspace = spectrum(M, S, R, rank, decomposition)
             A, B = (F.to(W.dtype).contiguous() for F in factors(M, subspace, rank, fuse))
         from_owner((A, B), position)
         factor(model, name, A, B)

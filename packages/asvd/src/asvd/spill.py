@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -66,13 +68,21 @@ class Folder:
             partial.unlink(missing_ok=True)
             raise
 
-    def load(self, name: str) -> dict[str, Tensor]:
+    def load(self, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The tensors of the name. FileNotFoundError where there are none."""
-        return load_file(self._file(name))
+        return load_file(self._file(name), str(device))
 
     def remove(self, name: str) -> None:
         """Forgets the name, whether it is there or not."""
         self._file(name).unlink(missing_ok=True)
+
+    def under(self, name: str) -> "Folder":
+        """A folder in this one, of the same kind and as lasting."""
+        return Folder(self.path / name)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"
