@@ -107,7 +107,7 @@ def input_moments(walk: BlockWalk, i: int, names: Sequence[str], gram: bool) -> 
 
 
 def gradient_moments(
-    walk: BlockWalk, i: int, names: Sequence[str], loss: Loss
+    walk: BlockWalk, i: int, names: Sequence[str], loss: Loss, fisher: bool
 ) -> dict[str, GradientMoments]:
     """Output-gradient moments of the layers of block i; blocks must be asked last to first.
 
@@ -132,7 +132,7 @@ def gradient_moments(
         mask = token_mask(batch)
         for (name, X, Y), slope in zip(layers, slopes, strict=True):
             if name not in found:
-                found[name] = GradientMoments.zero(Y.shape[-1], X.shape[-1], Y.device)
+                found[name] = GradientMoments.zero(Y.shape[-1], X.shape[-1], Y.device, fisher)
             if slope is not None:
                 found[name].add(tokens(slope, mask), tokens(X, mask), name)
     for moments in found.values():

@@ -11,6 +11,7 @@ from asvd.decompose import Decomposition, Fuse, correction, factors, root, spect
 from asvd.distributed import from_owner, is_mine, sum_tensors
 from asvd.layers import LowRankLinear, factor, matrix, set_matrix
 from asvd.spill import Folder
+from asvd.statistics import second_moment
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: the rest of the block is not needed
@@ -38,7 +39,8 @@ def walk_through(
     Args:
         output_root: The root of a layer's output metric.
     """
-    for i in range(len(walk)):
+    last = max(walk.index(name) for name in names)
+    for i in range(last + 1):
         inside = walk.layers(i, names)
         if folder.has(f"block/{i}"):
             _put_back(walk.model, folder.load(f"block/{i}"), inside, ranks)
@@ -51,14 +53,14 @@ def walk_through(
                 )
                 for j in range(len(walk.batches)):
                     folder.remove(f"dense/{g}-{j}")
-            if not walk.whole:
+            if i < last:
                 for j in range(len(walk.batches)):
                     h = walk.run(i, j, _hidden(walk, i, j, folder))
                     folder.save(f"compressed/{i + 1}-{j}", {"h": h})
             folder.save(f"block/{i}", _weights(walk.model, inside))
         for j in range(len(walk.batches)):
             folder.remove(f"compressed/{i}-{j}")
-        tell((i + 1) / len(walk))
+        tell((i + 1) / (last + 1))
 
 
 def _hidden(walk: BlockWalk, i: int, j: int, folder: Folder) -> Tensor | None:
@@ -97,10 +99,7 @@ def _joint_moments(
     for j in range(len(walk.batches)):
         X = folder.load(f"dense/{g}-{j}")["x"]
         now = _inputs_now(walk, i, j, name, calls, folder)
-        rows = X.to(now.device)
-        work = torch.float64 if now.dtype == torch.float64 else torch.float32
-        rows, now = rows.to(work), now.to(work)
-        step = (rows.T @ now).double(), (now.T @ now).double()
+        step = second_moment(X.to(now.device), now), second_moment(now, now)
         cross = step[0] if cross is None else cross + step[0]
         gram = step[1] if gram is None else gram + step[1]
     if cross is None or gram is None:

@@ -89,7 +89,9 @@ class Spectra:
         for i in reversed(range(len(walk))):
             if not folder.has(f"gradients/{i}"):
                 inside = walk.layers(i, list(self.layers))
-                moments = BlockMoments(gradients=gradient_moments(walk, i, inside, self._loss))
+                fisher = self._metric.statistic.startswith("fisher")
+                found = gradient_moments(walk, i, inside, self._loss, fisher)
+                moments = BlockMoments(gradients=found)
                 folder.save(f"gradients/{i}", moments.state() | {"done": torch.ones(1)})
             for j in range(len(walk.batches)):
                 folder.remove(f"gradient/{i + 1}-{j}")

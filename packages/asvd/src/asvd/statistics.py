@@ -56,7 +56,7 @@ class InputMoments:
         self.abs_total += size.sum(0, dtype=torch.float64)
         torch.maximum(self.abs_max, size.amax(0).double(), out=self.abs_max)
         if self.gram is not None:
-            self.gram += _gram(X)
+            self.gram += second_moment(X, X)
 
     def merge(self, other: "InputMoments") -> "InputMoments":
         """The moments of both sets of tokens."""
@@ -89,23 +89,25 @@ class GradientMoments:
         gram: Σ g g^T (m, m), float64: the output side of the layer's Fisher information in
             Kronecker form (K-FAC, Martens and Grosse 2015).
         fisher: Σ over batches of the mean over rows of (∂L/∂W)² (n), float64: the weight's own
-            Fisher information by input channel (FWSVD).
+            Fisher information by input channel (FWSVD); None where it is not wanted.
         batches: Number of batches in `fisher`, a float64 scalar.
     """
 
     count: Tensor
     gram: Tensor
-    fisher: Tensor
+    fisher: Tensor | None
     batches: Tensor
 
     @classmethod
-    def zero(cls, m: int, n: int, device: torch.device | str = "cpu") -> "GradientMoments":
+    def zero(
+        cls, m: int, n: int, device: torch.device | str = "cpu", fisher: bool = True
+    ) -> "GradientMoments":
         """Of no tokens at all."""
 
         def empty(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        return cls(empty(), empty(m, m), empty(n), empty())
+        return cls(empty(), empty(m, m), empty(n) if fisher else None, empty())
 
     def add(
         self, gradient: Float[Tensor, "tokens m"], X: Float[Tensor, "tokens n"], name: str = "g"
@@ -113,17 +115,18 @@ class GradientMoments:
         """Adds the tokens of one batch with the inputs that they came from."""
         _require_finite(gradient, name, "output gradient")
         self.count += len(gradient)
-        self.gram += _gram(gradient)
-        slope = gradient.to(torch.float32).T @ X.to(torch.float32)
-        self.fisher += slope.double().square().mean(0)
+        self.gram += second_moment(gradient, gradient)
+        if self.fisher is not None:
+            self.fisher += second_moment(gradient, X).square().mean(0)
         self.batches += 1
 
     def merge(self, other: "GradientMoments") -> "GradientMoments":
         """The moments of both sets of tokens."""
+        both = self.fisher is not None and other.fisher is not None
         return GradientMoments(
             self.count + other.count,
             self.gram + other.gram,
-            self.fisher + other.fisher,
+            self.fisher + other.fisher if both else None,
             self.batches + other.batches,
         )
 
@@ -134,7 +137,8 @@ class GradientMoments:
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> "GradientMoments":
         """The inverse of `state`."""
-        return cls(**{field.name: state[field.name] for field in fields(cls)})
+        needed = {name: state[name] for name in ("count", "gram", "batches")}
+        return cls(**needed, fisher=state.get("fisher"))
 
 
 def scaling(
@@ -173,17 +177,31 @@ def scaling(
         names = "'abs_mean', 'abs_max', 'rms', 'fisher', 'fisher_abs_mean'"
         raise ValueError(f"statistic must be one of {names}, got {statistic!r}")
     if statistic in ("fisher", "fisher_abs_mean"):
-        if gradients is None:
-            raise ValueError(f"statistic {statistic!r} needs gradients")
+        if gradients is None or gradients.fisher is None:
+            raise ValueError(f"statistic {statistic!r} needs gradients with their fisher")
         parts.append((gradients.fisher / gradients.batches).sqrt())
     s = torch.stack([part**alpha for part in parts]).prod(0)
     mean = s.mean()
     return s + floor * torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
-def _gram(X: Tensor) -> Tensor:
-    X = X if X.dtype == torch.float64 else X.to(torch.float32)
-    return (X.T @ X).double()
+def second_moment(X: Float[Tensor, "tokens n"], Y: Float[Tensor, "tokens p"]) -> Tensor:
+    """Σ x y^T over tokens (n, p), float64: products in float32, or in float64 if X is.
+
+    Both are scaled to largest entries of 1, so that no unit overflows or is lost.
+    """
+    work = torch.float64 if X.dtype == torch.float64 else torch.float32
+    (X, a), (Y, b) = _scaled(X.to(work)), _scaled(Y.to(work))
+    return (X.T @ Y).double() * (a * b)
+
+
+def _scaled(X: Tensor) -> tuple[Tensor, Tensor]:
+    """X over its largest entry, and that entry in float64."""
+    if not X.numel():
+        return X, torch.ones((), dtype=torch.float64, device=X.device)
+    largest = X.abs().amax()
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return X / largest, largest.double()
 
 
 def _require_finite(X: Tensor, name: str, what: str) -> None:

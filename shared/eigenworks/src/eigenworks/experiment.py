@@ -34,6 +34,7 @@ with an interval; a row's own `interval` is shown when there is a single value.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from eigenworks.dataset import DataSet
@@ -120,13 +121,16 @@ class Trial:
     """One call of an experiment's function.
 
     `progress(fraction, what)` may be called at any time with 0 <= fraction <= 1; it moves the
-    bar and does nothing else. `threads` is what the process was told to use.
+    bar and does nothing else. `threads` is what the process was told to use. `folder` is a
+    place for intermediate results, there again when an interrupted run goes on with the same
+    question and removed once it has succeeded; it need not exist, and None says there is none.
     """
 
     seed: int
     parameters: Mapping[str, Any]
     threads: int = 1
     progress: Callable[[Real, str], None] = _no_progress
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

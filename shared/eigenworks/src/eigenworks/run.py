@@ -1,7 +1,10 @@
 """Running experiments: what is to be done, doing it unit by unit, and stopping well."""
 
+import hashlib
+import json
 import os
 import random
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +32,13 @@ class Task:
     def seconds(self) -> float:
         """The experiment's own estimate."""
         return self.experiment.size(self.size).seconds
+
+    def folder(self, out: Path) -> Path:
+        """Where the experiment may keep what it has done of this task."""
+        parameters = _plain(self.experiment.size(self.size).parameters)
+        question = [self.experiment.version, self.release, parameters]
+        digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
+        return out / "unfinished" / self.experiment.name / f"{self.size}-seed{self.seed}-{digest}"
 
     def stored(self, out: Path) -> Unit | None:
         """The stored unit that answers for this task, or None.
@@ -106,8 +116,13 @@ def work(
     """
     for task in tasks:
         watch.started(task)
-        unit = run_task(task, threads=threads, machine=machine, progress=watch.progress)
+        folder = task.folder(out)
+        unit = run_task(
+            task, threads=threads, machine=machine, progress=watch.progress, folder=folder
+        )
         save_unit(out, unit)
+        if unit.status == "done":
+            shutil.rmtree(folder, ignore_errors=True)
         watch.ended(unit)
 
 
@@ -117,6 +132,7 @@ def run_task(
     threads: int,
     machine: Mapping[str, Any],
     progress: Callable[[Real, str], None],
+    folder: Path | None = None,
 ) -> Unit:
     """Calls the experiment once and returns what came of it, rows or error."""
     experiment = task.experiment
@@ -126,7 +142,8 @@ def run_task(
     _prepare(task.seed, threads)
     start = time.perf_counter()
     try:
-        for row in experiment.run(Trial(task.seed, parameters, threads, _checked(progress))):
+        trial = Trial(task.seed, parameters, threads, _checked(progress), folder)
+        for row in experiment.run(trial):
             _check_row(row, rows)
             rows.append(row)
         if not rows:

@@ -16,6 +16,7 @@ from eigenworks.data.skeletons import MSR_ACTION3D
 from eigenworks.data.smollm2 import SMOLLM2
 from eigenworks.data.squeezenet import SQUEEZENET
 from eigenworks.data.textures import TEXTURES
+from eigenworks.data.wikitext import WIKITEXT2
 from eigenworks.dataset import DataError, DataSet, development_file
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SQUEEZENET",
     "TEXTURES",
     "WATCH",
+    "WIKITEXT2",
     "ZINC250K",
     "ZINC_LOW_PLOGP",
     "DataError",

@@ -1,0 +1,1 @@
+"""Experiments of asvd for the `eigenworks` command (extra `experiments`)."""
