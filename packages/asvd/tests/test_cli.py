@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asvd
@@ -76,7 +77,8 @@ def test_dry_run_writes_nothing(folder: Path) -> None:
     out = folder / "small"
     printed = run("compress", folder / "model", out, "--ratio", 0.5, "--dry-run", *options(folder))
     assert "28 layers" in printed
-    assert "takes about" in printed
+    assert "at ratio 0.5: at most" in printed
+    assert "sequential takes about" in printed
     assert not out.exists()
 
 
@@ -89,8 +91,31 @@ def test_search_prints_ranks_and_keeps_its_probes(folder: Path) -> None:
     (log,) = out.rglob("probes.jsonl")
     before = log.read_text()
     assert len(before.splitlines()) == 28 * 6
+    for name in ("asvd_sensitivity.png", "asvd_curve.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert "Perplexity by kept share" in (out / "asvd_search.html").read_text()
     run("search", folder / "model", "--ratio", 0.8, "--out", out, *options(folder))
     assert log.read_text() == before
+
+
+def test_tasks_of_the_harness(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model object goes to lm-eval, which is not installed here; without it, say so."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ValueError, match=r"pip install 'asvd\[lm-eval\]'"):
+        run("eval", folder / "model", "--lm-eval", "piqa")
+    asked = {}
+
+    def simple_evaluate(model: Any, tasks: list[str]) -> dict:
+        asked["model"], asked["tasks"] = model, tasks
+        return {"results": {"piqa": {"acc,none": 0.625, "alias": "piqa"}}}
+
+    harness = SimpleNamespace(simple_evaluate=simple_evaluate)
+    monkeypatch.setitem(sys.modules, "lm_eval", harness)
+    backend = SimpleNamespace(HFLM=lambda **given: given)
+    monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", backend)
+    assert "piqa acc,none 0.6250" in run("eval", folder / "model", "--lm-eval", "piqa")
+    assert isinstance(asked["model"]["pretrained"], LlamaForCausalLM)
+    assert asked["model"]["tokenizer"] is not None
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def work(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("world", [2, 3])
 def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
     command = [sys.executable, __file__]
@@ -71,7 +72,7 @@ def test_equal_to_one_process(world: int, tmp_path: Path) -> None:
         subprocess.Popen([*command, str(rank), str(world), str(tmp_path)]) for rank in range(world)
     ]
     try:
-        assert [process.wait(timeout=240) for process in processes] == [0] * world
+        assert [process.wait(timeout=800) for process in processes] == [0] * world
     finally:
         for process in processes:
             process.kill()

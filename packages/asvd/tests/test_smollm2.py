@@ -53,6 +53,7 @@ def scale_channels(model: Any) -> None:
         mlp.down_proj.weight /= c
 
 
+@pytest.mark.timeout(900)
 def test_order_of_the_methods(loaded: tuple[Any, Any]) -> None:
     """KL of the logits to the dense model on tokens that no method saw."""
     model, tokenizer = loaded
@@ -76,11 +77,7 @@ def test_order_of_the_methods(loaded: tuple[Any, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_quick_experiment() -> None:
-    rows = {
-        (r.label, r.metric): r.value for r in experiment.run(Trial(0, experiment.quick.parameters))
-    }
-    values = [
-        rows[f"{name}, 0.8", "KL to the dense model"]
-        for name in experiment.quick.parameters["methods"]
-    ]
+    parameters: dict[str, Any] = dict(experiment.quick.parameters)
+    rows = {(row.label, row.metric): row.value for row in experiment.run(Trial(0, parameters))}
+    values = [rows[f"{name}, 0.8", "KL to the dense model"] for name in parameters["methods"]]
     assert values == sorted(values, reverse=True)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -111,7 +110,7 @@ def compress(
         f"{len(calibration)} sequences of {calibration.shape[1]} tokens"
     )
     if dry_run:
-        _estimate(network, calibration, ratio, weights, whole, console)
+        _estimate(network, chosen, calibration, ratio, method, allocation, console)
         return
     with _progress(console) as tell:
         asvd.compress(
@@ -177,13 +176,14 @@ def search(
 ) -> None:
     """The paper's rank search: the ranks of each layer at the ratios, from measured perplexities.
 
-    Every probe is kept in OUT; the same command with other ratios measures none again.
+    Every probe is kept in OUT; the same command with other ratios measures none again. OUT gets
+    asvd_search.html with the sensitivities and the calibration perplexity at each ratio.
     """
     import torch
     from rich.table import Table
 
     import asvd
-    from asvd.pipeline import probe
+    from asvd import draw
 
     torch.set_num_threads(threads)
     network: Any
@@ -191,10 +191,16 @@ def search(
     ids = _tokens(text, tokenizer)
     calibration = torch.cat(asvd.windows(ids, min(length, len(ids))))[:samples]
     console = _console()
+    batches = [row[None] for row in calibration]
     with _progress(console) as tell:
-        ranked = probe(
+        ranked = asvd.probe(
             network, calibration, method, isotonic=isotonic, run_folder=out, progress=tell
         )
+        points = asvd.sweep(
+            network, calibration, ratio, lambda model: asvd.perplexity(model, batches), method,
+            allocation="strs", isotonic=isotonic, run_folder=out, progress=tell,
+        )  # fmt: skip
+        dense = asvd.perplexity(network, batches)
     plans = {r: ranked.allocation(ranked.for_ratio(r)) for r in ratio}
     table = Table("layer", "shape", *(f"{r:g}" for r in ratio), box=None)
     for name, shape in ranked.shapes.items():
@@ -203,7 +209,11 @@ def search(
             name, f"{shape[0]}x{shape[1]}", *("–" if k is None else str(k) for k in ranks)
         )
     table.add_row("realised", "", *(f"{plans[r].ratio:.4f}" for r in ratio))
+    table.add_row("perplexity", f"{dense:.4g}", *(f"{point.value:.4g}" for point in points))
     console.print(table)
+    curve = [(1.0, dense), *((point.report.ratio, point.value) for point in points)]
+    page = draw.write_search(out, ranked, {method: curve})
+    console.print(f"report: {page}", soft_wrap=True)
 
 
 @app.command()
@@ -242,23 +252,18 @@ def _tokens(path: Path | None, tokenizer: Any) -> "Tensor":
 
 
 def _estimate(
-    network: Any, calibration: "Tensor", ratio: float | None, weights: int, whole: int, console: Any
-) -> None:
-    """One forward pass is timed; the sequential method does about fourteen."""
-    import torch
+    network: Any, chosen: Any, calibration: "Tensor", ratio: float | None, method: Method,
+    allocation: str, console: Any,
+) -> None:  # fmt: skip
+    from asvd.estimate import estimate
 
-    start = time.perf_counter()
-    with torch.no_grad():
-        network(calibration[:1])
-    each = (time.perf_counter() - start) * len(calibration)
+    found = estimate(network, chosen, calibration, ratio or 1.0, method, allocation)
     if ratio is not None:
-        left = whole - round((1 - ratio) * weights)
-        size = left * next(network.parameters()).element_size()
-        console.print(f"at ratio {ratio}: {left:,} parameters, {size / 2**20:.0f} MiB")
-    console.print(
-        f"one pass over the calibration data takes about {each:.0f} s; "
-        f"svd needs none, asvd and whiten about 2, sequential about 14, and the decompositions"
-    )
+        console.print(
+            f"at ratio {ratio}: at most {found.parameters:,} parameters, "
+            f"{found.bytes / 2**20:.0f} MiB"
+        )
+    console.print(f"{method} takes about {found.seconds:.0f} s on this machine as it is now")
 
 
 def _tasks(network: Any, tokenizer: Any, tasks: list[str], console: Any) -> None:

@@ -1,4 +1,4 @@
-"""The report of a compression as a page and as pictures."""
+"""The report of a compression, and of a rank search, as a page and as pictures."""
 
 import base64
 import io
@@ -11,10 +11,11 @@ import numpy as np
 from jinja2 import Environment
 
 from asvd.report import CompressionReport
+from asvd.search import RankList
 from asvd.spill import write_json
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>asvd report</title>
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -25,51 +26,102 @@ td.n, th.n { text-align: right; }
 img { max-width: 100%; background: white; border-radius: 6px; }
 .wide { overflow-x: auto; }
 </style></head><body>
-<h1>asvd report</h1>
-<p>Method {{ r.method }}, allocation {{ r.allocation }}, asked for {{ r.target }}.
+<h1>{{ title }}</h1>
+"""
+PICTURES = """{% for title, picture in pictures.items() %}<h2>{{ title }}</h2>
+<img alt="{{ title }}" src="{{ picture }}">{% endfor %}
+"""
+PAGE = """<p>Method {{ r.method }}, allocation {{ r.allocation }}, asked for {{ r.target }}.
 Kept {{ "%.4f"|format(r.ratio) }} of what was asked to shrink (removed {{ "%.4f"|format(1 - r.ratio) }}),
 {{ "%.4f"|format(r.model_ratio) }} of all parameters.</p>
 {% if figures %}<table><thead><tr><th>Measured</th><th class="n">Value</th></tr></thead><tbody>
 {% for name, value in figures.items() %}<tr><td>{{ name }}</td><td class="n">{{ "%.4g"|format(value) }}</td></tr>
 {% endfor %}</tbody></table>{% endif %}
-{% for title, picture in pictures.items() %}<h2>{{ title }}</h2><img alt="{{ title }}" src="{{ picture }}">{% endfor %}
-<h2>Layers</h2><div class="wide"><table>
+"""  # noqa: E501 - read as HTML
+LAYERS = """<h2>Layers</h2><div class="wide"><table>
 <thead><tr><th>Layer</th><th class="n">Shape</th><th class="n">Rank</th><th class="n">Kept</th><th class="n">Lost of its norm</th></tr></thead><tbody>
 {% for l in r.layers %}<tr><td>{{ l.name }}</td><td class="n">{{ l.shape[0] }} × {{ l.shape[1] }}</td><td class="n">{{ "dense" if l.rank is none else l.rank }}</td><td class="n">{{ "%.3f"|format(l.ratio) }}</td><td class="n">{{ "%.2e"|format(l.loss) if l.loss == l.loss else "–" }}</td></tr>
 {% endfor %}</tbody></table></div>
 <h2>Seconds</h2><table><tbody>{% for name, value in r.seconds.items() %}<tr><td>{{ name }}</td><td class="n">{{ "%.1f"|format(value) }}</td></tr>{% endfor %}</tbody></table>
-</body></html>
-"""  # noqa: E501 - one page, read as HTML
+"""  # noqa: E501 - read as HTML
+CURVE = """<h2>Perplexity by kept share</h2><table><thead><tr><th>Method</th><th class="n">Kept</th>
+<th class="n">Perplexity</th></tr></thead><tbody>
+{% for name, points in curve.items() %}{% for kept, value in points %}<tr><td>{{ name }}</td>
+<td class="n">{{ "%.4f"|format(kept) }}</td><td class="n">{{ "%.4g"|format(value) }}</td></tr>
+{% endfor %}{% endfor %}</tbody></table>
+"""
 
 
-def write(
-    folder: Path,
-    report: CompressionReport,
-    figures: Mapping[str, float] = {},
-    curve: Mapping[str, Sequence[tuple[float, float]]] = {},
-) -> Path:
-    """Writes asvd_report.json, PNG pictures and asvd_report.html; returns the page's path.
+def write(folder: Path, report: CompressionReport, figures: Mapping[str, float] = {}) -> Path:
+    """Writes asvd_report.json, asvd_allocation.png and asvd_report.html; returns the page's path.
 
     Args:
         figures: Measured values by name, such as perplexities.
-        curve: (kept ratio, perplexity) points by method.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {"report": report.to_json(), "figures": dict(figures)}
-    data["curve"] = {name: [list(point) for point in points] for name, points in curve.items()}
     write_json(folder / "asvd_report.json", data)
-    drawn = {"Kept share of each layer": heat_map(report)}
-    if curve:
-        drawn["Perplexity against kept share"] = curve_plot(curve)
-    pictures = {}
-    for title, png in drawn.items():
-        name = "allocation" if title.startswith("Kept") else "curve"
+    pictures = _save(folder, {"allocation": ("Kept share of each layer", heat_map(report))})
+    return _page(
+        folder / "asvd_report.html", "asvd report", PAGE + PICTURES + LAYERS,
+        r=report, figures=figures, pictures=pictures,
+    )  # fmt: skip
+
+
+def write_search(
+    folder: Path, ranked: RankList, curve: Mapping[str, Sequence[tuple[float, float]]]
+) -> Path:
+    """Writes asvd_sensitivity.png, asvd_curve.png and asvd_search.html; returns the page's path.
+
+    Args:
+        ranked: The probes.
+        curve: (kept share, perplexity) by method.
+    """
+    pictures = _save(folder, {
+        "sensitivity": ("Perplexity with one layer at a ratio", sensitivity_map(ranked)),
+        "curve": ("Perplexity against kept share", curve_plot(curve)),
+    })  # fmt: skip
+    return _page(
+        folder / "asvd_search.html", "asvd rank search", PICTURES + CURVE,
+        pictures=pictures, curve=curve,
+    )  # fmt: skip
+
+
+def _save(folder: Path, pictures: Mapping[str, tuple[str, bytes]]) -> dict[str, str]:
+    """Writes asvd_NAME.png, and gives each as a data URL by its title."""
+    urls = {}
+    for name, (title, png) in pictures.items():
         (folder / f"asvd_{name}.png").write_bytes(png)
-        pictures[title] = "data:image/png;base64," + base64.b64encode(png).decode()
-    page = Environment(autoescape=True).from_string(PAGE)
-    path = folder / "asvd_report.html"
-    path.write_text(page.render(r=report, figures=figures, pictures=pictures), encoding="utf-8")
+        urls[title] = "data:image/png;base64," + base64.b64encode(png).decode()
+    return urls
+
+
+def _page(path: Path, title: str, body: str, **values: Any) -> Path:
+    template = Environment(autoescape=True).from_string(HEAD + body + "</body></html>\n")
+    path.write_text(template.render(title=title, **values), encoding="utf-8")
     return path
+
+
+def sensitivity_map(ranked: RankList) -> bytes:
+    """PNG: layers downwards, candidate ratios to the right, colour the perplexity."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    layers = list(ranked.shapes)
+    ratios = sorted({ratio for _, ratio, _ in ranked.entries})
+    table = np.full((len(layers), len(ratios)), np.nan)
+    for layer, ratio, harm in ranked.entries:
+        table[layers.index(layer), ratios.index(ratio)] = harm
+    figure = Figure(figsize=(6, 1.2 + 0.16 * len(layers)), layout="constrained")
+    axes = figure.subplots()
+    # A layer that ruins the model would leave all others in one colour.
+    scale = LogNorm() if np.nanmin(table) > 0 else None
+    image = axes.imshow(table, cmap="magma", norm=scale, aspect="auto")
+    axes.set_yticks(range(len(layers)), layers, fontsize=6)
+    axes.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+    axes.set_xlabel("kept share of the layer")
+    figure.colorbar(image, label="perplexity")
+    return _png(figure)
 
 
 def heat_map(report: CompressionReport) -> bytes:

@@ -26,7 +26,12 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "svd": {"method": "svd"},
     "asvd α=0.5": {"method": "asvd", "alpha": 0.5},
     "asvd α=1": {"method": "asvd", "alpha": 1.0},
-    "asvd α=0.5, STRS": {"method": "asvd", "alpha": 0.5, "allocation": "strs"},
+    "asvd α=0.5, STRS": {
+        "method": "asvd",
+        "alpha": 0.5,
+        "allocation": "strs",
+        "candidates": (0.4, 0.6, 0.8, 0.9),
+    },
 }
 """Arguments of `asvd.compress` by the name of the row; those of the same spectra are neighbours."""
 
@@ -186,6 +191,6 @@ experiment = Experiment(
     notes="The weights were rounded to four bits before. WikiText-2 is the word-level form with "
     "its tokenisation undone, and few of its tokens are used, so that perplexities compare with "
     "nothing published. The full size needs WikiText-2 in the folder that EIGENWORKS_DATA names: "
-    f"{WIKITEXT2.how}. STRS probes on one calibration window. Seconds are those of the last "
+    f"{WIKITEXT2.how}. STRS probes four candidate ratios (the official program six) on one calibration window. Seconds are those of the last "
     "process that worked on a method, without what an interrupted one had done.",
 )  # fmt: skip
