@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     dense = build()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for prompt in options.prompts:
         cache: Any = DynamicCache()
         base = decode(dense, cache, prompt, options.steps)

@@ -191,6 +191,7 @@ experiment = Experiment(
     notes="The weights were rounded to four bits before. WikiText-2 is the word-level form with "
     "its tokenisation undone, and few of its tokens are used, so that perplexities compare with "
     "nothing published. The full size needs WikiText-2 in the folder that EIGENWORKS_DATA names: "
-    f"{WIKITEXT2.how}. STRS probes four candidate ratios (the official program six) on one calibration window. Seconds are those of the last "
+    f"{WIKITEXT2.how}. STRS probes four candidate "
+    "ratios (the official program six) on one calibration window. Seconds are those of the last "
     "process that worked on a method, without what an interrupted one had done.",
 )  # fmt: skip
