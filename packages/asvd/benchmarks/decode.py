@@ -1,9 +1,9 @@
 """How fast does a compressed model decode, and what does its cache hold?
 
 The shapes of SmolLM2-135M with random weights, one thread, float32, batch 1: tokens a second of
-processor time, one at a time after a prompt, factored over dense. Ratios below 1 are slower. Weights: all linear
-layers at a kept share. Cache: key and value projections factored and a LowRankCache, which
-expands all cached keys and values at each step.
+processor time, one at a time after a prompt, factored over dense. Ratios below 1 are slower.
+Weights: all linear layers at a kept share. Cache: key and value projections factored and a
+LowRankCache, which expands all cached keys and values at each step.
 """
 
 import argparse

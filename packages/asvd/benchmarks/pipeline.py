@@ -1,10 +1,10 @@
 """How long does the whole pipeline take beside the official program's, on the same layers?
 
 SmolLM2, the seven layers of one block, the same calibration tokens, processor time of one thread.
-The official program's cost is re-implemented here: for each layer and each of six ratios one truncated SVD
-(torch.svd_lowrank) and one perplexity over the calibration set, then its search and the final
-factors. Beside it our default (sequential) from calibration to the compressed block, and our own
-run of the same search. The official cost grows with the number of layers, ours hardly does.
+The official program's cost is re-implemented here: for each layer and each of six ratios one
+truncated SVD (torch.svd_lowrank) and one perplexity over the calibration set, then its search and
+the final factors. Beside it our default (sequential) from calibration to the compressed block, and
+our own run of the same search. The official cost grows with the number of layers, ours hardly.
 """
 
 import argparse
