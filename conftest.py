@@ -1,4 +1,4 @@
-"""One thread a test process: pytest-xdist already fills the cores."""
+"""One thread a test process, as pytest-xdist already fills the cores, and Triton without a GPU."""
 
 import os
 
@@ -8,3 +8,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import torch  # noqa: E402  (the variables are read when torch is loaded)
 
 torch.set_num_threads(1)
+
+# Read when Triton is first imported: where there is no GPU it runs kernels in Python.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -135,7 +135,9 @@ def test_info_in_words():
     assert there.native is not None
     assert there.native.isa in str(there)
     with lk.backend("torch"):
-        assert str(lk.backend_info()).startswith("torch for everything, because of backend")
+        assert str(lk.backend_info()).startswith(
+            "torch for everything on the CPU, because of backend"
+        )
     with pytest.raises(ValueError, match=r"backend must be one of .*'cuda'"), lk.backend("cuda"):  # ty: ignore[invalid-argument-type]
         pass
 

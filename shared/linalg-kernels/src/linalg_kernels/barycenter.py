@@ -173,8 +173,15 @@ def _squared(S: Tensor) -> Tensor:
     return (S.abs() ** 2).sum((-2, -1))
 
 
-def _conjugate_gradients(V: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
-    """Z with H[Z] = herm(R), to rounding."""
+def _conjugate_gradients(V: Tensor, kernel: Tensor, R: Tensor, may_wait: bool) -> Tensor:
+    """Z with H[Z] = herm(R), to rounding, if the device may be waited for."""
+    if torch.compiler.is_compiling():
+        return _solve(V, kernel, R)
+    with errors.waiting(may_wait and errors.may_wait()):
+        return _solve(V, kernel, R)
+
+
+def _solve(V: Tensor, kernel: Tensor, R: Tensor) -> Tensor:
     # H is definite on Hermitian matrices alone: a skew rest of R could never be removed.
     R = reference.hermitian(R)
     # Scaled to the size of one, so that squares neither overflow nor vanish.
@@ -204,38 +211,39 @@ class _SolveHessian(Function):
     """R -> H^-1[R] for a constant H, which is self-adjoint."""
 
     @staticmethod
-    def forward(R, V, kernel):
-        return _conjugate_gradients(V, kernel, R)
+    def forward(R, V, kernel, may_wait):
+        return _conjugate_gradients(V, kernel, R, may_wait)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004
-        _, V, kernel = inputs
+        _, V, kernel, ctx.may_wait = inputs
         ctx.save_for_backward(V, kernel)
         ctx.save_for_forward(V, kernel)
 
     @staticmethod
     @full_precision
     def backward(ctx, G):
-        return _solve_hessian(G, *ctx.saved_tensors), None, None
+        return _solve_hessian(G, *ctx.saved_tensors, ctx.may_wait), None, None, None
 
     @staticmethod
-    def vmap(info, dims, R, V, kernel):
-        return _solve_hessian(*batch_first(info.batch_size, dims, (R, V, kernel))), 0
+    def vmap(info, dims, R, V, kernel, may_wait):
+        tensors = batch_first(info.batch_size, dims[:3], (R, V, kernel))
+        return _solve_hessian(*tensors, may_wait), 0
 
 
 class _SolveHessianEager(_SolveHessian):
     @staticmethod
     @full_precision
     def jvp(ctx, dR, *_):
-        return _solve_hessian(dR, *ctx.saved_tensors)
+        return _solve_hessian(dR, *ctx.saved_tensors, ctx.may_wait)
 
 
 class _SolveConstant(Function):
     """The solution of `_SolveHessian` as a constant."""
 
     @staticmethod
-    def forward(R, V, kernel):
-        return _conjugate_gradients(V, kernel, R)
+    def forward(R, V, kernel, may_wait):
+        return _conjugate_gradients(V, kernel, R, may_wait)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # noqa: ARG004
@@ -243,11 +251,12 @@ class _SolveConstant(Function):
 
     @staticmethod
     def backward(ctx, _):  # noqa: ARG004
-        return None, None, None
+        return None, None, None, None
 
     @staticmethod
-    def vmap(info, dims, R, V, kernel):
-        return _solve_constant(*batch_first(info.batch_size, dims, (R, V, kernel))), 0
+    def vmap(info, dims, R, V, kernel, may_wait):
+        tensors = batch_first(info.batch_size, dims[:3], (R, V, kernel))
+        return _solve_constant(*tensors, may_wait), 0
 
 
 class _SolveConstantEager(_SolveConstant):
@@ -256,23 +265,24 @@ class _SolveConstantEager(_SolveConstant):
         return None
 
 
-def _solve_constant(R: Tensor, V: Tensor, kernel: Tensor) -> Tensor:
+def _solve_constant(R: Tensor, V: Tensor, kernel: Tensor, may_wait: bool) -> Tensor:
     rule = _SolveConstant if torch.compiler.is_compiling() else _SolveConstantEager
-    return rule.apply(R, V, kernel)
+    return rule.apply(R, V, kernel, may_wait)
 
 
-def _solve_hessian(R: Tensor, V: Tensor, kernel: Tensor) -> Tensor:
+def _solve_hessian(R: Tensor, V: Tensor, kernel: Tensor, may_wait: bool) -> Tensor:
     rule = _SolveHessian if torch.compiler.is_compiling() else _SolveHessianEager
-    return rule.apply(R, V, kernel)
+    return rule.apply(R, V, kernel, may_wait)
 
 
-def _invert(at: _At, weights: Tensor, R: Tensor) -> Tensor:
+def _invert(at: _At, weights: Tensor, R: Tensor, may_wait: bool) -> Tensor:
     """H^-1[R], differentiable once more: a constant solution and one exact correction of it."""
     w = at.w
     kernel = at.equation.kernel(w[..., :, None], w[..., None, :])
     kernel = weights[..., None, None] * kernel
-    constant = _solve_constant(R, at.V, kernel)
-    return constant + _solve_hessian(R - at.hessian(weights, constant), at.V, kernel)
+    constant = _solve_constant(R, at.V, kernel, may_wait)
+    rest = R - at.hessian(weights, constant)
+    return constant + _solve_hessian(rest, at.V, kernel, may_wait)
 
 
 Iteration = Callable[[Tensor, Tensor], tuple[Tensor, MeanInfo]]
@@ -291,6 +301,7 @@ class _ImplicitMean(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         X, weights, ctx.equation, *_ = inputs
+        ctx.may_wait = errors.may_wait()
         ctx.save_for_backward(X, weights, output)
         ctx.save_for_forward(X, weights, output)
 
@@ -299,7 +310,8 @@ class _ImplicitMean(Function):
     def backward(ctx, G):
         X, weights, M = ctx.saved_tensors
         at = seen_from(ctx.equation, M, X)
-        Z = _invert(at, weights, at.L.mH @ reference.hermitian(G) @ at.L)[..., None, :, :]
+        R = at.L.mH @ reference.hermitian(G) @ at.L
+        Z = _invert(at, weights, R, ctx.may_wait)[..., None, :, :]
         gX = gw = None
         if ctx.needs_input_grad[0]:
             inner = weights[..., None, None] * at.df(Z)
@@ -326,7 +338,7 @@ class _ImplicitMeanEager(_ImplicitMean):
             R = R + (weights[..., None, None] * at.df(E)).sum(-3)
         if dw is not None:
             R = R + (dw[..., None, None] * at.fY).sum(-3)
-        return reference.hermitian(at.L @ _invert(at, weights, R) @ at.L.mH)
+        return reference.hermitian(at.L @ _invert(at, weights, R, ctx.may_wait) @ at.L.mH)
 
 
 def implicit_mean(

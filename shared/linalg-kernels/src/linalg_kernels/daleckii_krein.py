@@ -54,7 +54,7 @@ def _compute(
     name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     F, w, V = select.spectral(A, p, fn, symmetrize, check, name)
-    if positive and errors.can_read(A):
+    if positive and errors.can_read(A, asked=True):
         remedy = "add shrinkage, or pass nonpos='clamp' with eps"
         errors.check_positive(w, name, fn.name, remedy)
     return F, w, V

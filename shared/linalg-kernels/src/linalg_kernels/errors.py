@@ -2,8 +2,13 @@
 
 Shapes and dtypes are always checked. Values (NaN, Inf, asymmetry, definiteness) are checked
 with `check=True`, which reads a few numbers back from the device: it is therefore off while
-a graph is traced or captured, where the affected elements come out as NaN instead.
+a graph is traced or captured, where the affected elements come out as NaN instead. With
+`check=False` nothing at all is read back from a GPU, neither to check nor to stop an iteration.
 """
+
+import contextlib
+from collections.abc import Generator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -75,9 +80,34 @@ def broadcast_batch(tensors: dict[str, tuple[Tensor, int]]) -> torch.Size:
         raise ValueError(f"batch shapes must broadcast, got {told}") from None
 
 
-def can_read(A: Tensor) -> bool:
-    """Whether values of A may be read by Python now: not while tracing or capturing."""
+_may_wait: ContextVar[bool] = ContextVar("linalg_kernels_may_wait", default=True)
+
+
+def may_wait() -> bool:
+    """Whether Python may wait for a device here; see `waiting`."""
+    return _may_wait.get()
+
+
+@contextlib.contextmanager
+def waiting(allowed: bool) -> Generator[None]:
+    """Whether `can_read` allows values of a GPU to be read, which waits for it."""
+    token = _may_wait.set(allowed)
+    try:
+        yield
+    finally:
+        _may_wait.reset(token)
+
+
+def can_read(A: Tensor, *, asked: bool = False) -> bool:
+    """Whether values of A may be read by Python now: not while tracing or capturing.
+
+    Nor from a device that must not be waited for, unless the caller was `asked` to read.
+    """
     if torch.compiler.is_compiling() or isinstance(A, FakeTensor) or A.is_meta:
+        return False
+    if A.is_cpu:
+        return True
+    if not (asked or _may_wait.get()):
         return False
     return not (A.is_cuda and torch.cuda.is_current_stream_capturing())
 

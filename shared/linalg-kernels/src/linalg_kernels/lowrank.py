@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from linalg_kernels import errors, singular_triples
+from linalg_kernels import errors, singular_triples, subspace
+from linalg_kernels.backends import select
 from linalg_kernels.linear_operator import LinearOperator
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import inspect
+from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
 Method = Literal["block_power", "randomized", "exact"]
 
@@ -77,6 +78,18 @@ def rank1(
     return restore(U[..., 0], dtype), restore(S[..., 0], dtype), restore(V[..., 0], dtype)
 
 
+class _Rest(EagerRule):
+    """(X, rest) -> rest, which has the gradient of X: what was removed is a constant."""
+
+    @staticmethod
+    def forward(_ctx, _X, rest):
+        return rest
+
+    @staticmethod
+    def backward(ctx, G):  # noqa: ARG004
+        return G, None
+
+
 @full_precision
 def remove_rank1(
     X: Inexact[Tensor, "*batch m n"],
@@ -98,6 +111,12 @@ def remove_rank1(
     X = _read(X, "X", check)
     if 0 in X.shape[-2:]:
         return restore(X.clone(), dtype)
+    if detach and tol is None and not transformed():
+        rest = select.without_leading_triple(
+            X.detach(), iters, subspace.default_tol(X.dtype, max(X.shape[-2:]))
+        )
+        if rest is not None:
+            return restore(_Rest.apply(X, rest) if differentiated(X) else rest, dtype)
     source = X.detach() if detach else X
     U, S, V = singular_triples.triples(
         source, 1, "power", singular_triples.RANK1_OVERSAMPLE, iters, tol

@@ -14,7 +14,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import daleckii_krein, errors, scalar
-from linalg_kernels.backends import native, select
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.cholesky import cholesky, triangular_congruence
 from linalg_kernels.precision import full_precision, promote, restore
@@ -60,7 +60,7 @@ def _composed(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Te
 
 
 class _Pencil(EagerRule):
-    """(P, Q) -> value, natively."""
+    """(P, Q) -> value, by the native library or a kernel."""
 
     @staticmethod
     def forward(ctx, P, Q, found, alpha, beta, root):
@@ -73,15 +73,15 @@ class _Pencil(EagerRule):
     def backward(ctx, g):
         P, Q, value, logs, vectors = ctx.saved_tensors
         alpha, beta, root = ctx.parameters
-        if torch.is_grad_enabled() or not select.is_plain(g):
+        gradients = None
+        if not torch.is_grad_enabled():
+            wanted = ctx.needs_input_grad[:2]
+            gradients = select.pencil_vjp((value, logs, vectors), g, alpha, beta, root, wanted)
+        if gradients is None:
             # A derivative of this one is asked for: along the road that autograd knows.
             gP, gQ = torch.func.vjp(lambda p, q: _composed(p, q, alpha, beta, root), P, Q)[1](g)
         else:
-            gP, gQ = native.pencil_vjp(
-                (value, logs, vectors), g,
-                alpha=alpha, beta=beta, root=root, wanted=ctx.needs_input_grad[:2],
-            )  # fmt: skip
-            gP, gQ = _reduced(gP, P), _reduced(gQ, Q)
+            gP, gQ = (_reduced(G, A) for G, A in zip(gradients, (P, Q), strict=True))
         return gP, gQ, None, None, None, None
 
 

@@ -3,7 +3,8 @@
 Eigenvalues and factorisations need at least float32. float16 and bfloat16 input is refused
 unless `upcast=True`, which computes in float32 and gives the result back in the input's
 dtype; inside a `torch.autocast` region input of half precision is computed and returned in
-float32, as PyTorch's own float32-listed operations do.
+float32, as PyTorch's own float32-listed operations do. The decorator that sees to it is around
+every operation, and so also sees to it that one with `check=False` does not wait for a GPU.
 """
 
 import functools
@@ -12,6 +13,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from linalg_kernels import errors
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -38,14 +41,24 @@ def _widened(a: object) -> object:
     return a.float() if isinstance(a, Tensor) and a.dtype in _HALF else a
 
 
+def _on_device(args: tuple[object, ...]) -> bool:
+    """Whether the first argument is a tensor that Python would wait for."""
+    A = args[0] if args else None
+    return isinstance(A, Tensor) and not A.is_cpu and not torch.compiler.is_compiling()
+
+
 def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
     """Inside autocast, run with autocast off and tensors of half precision taken to float32.
 
-    Otherwise autocast would round the operands of every matrix product in `fn`.
+    Otherwise autocast would round the operands of every matrix product in `fn`. With
+    `check=False` nothing in `fn` waits for a GPU.
     """
 
     @functools.wraps(fn)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("check") is False and _on_device(args) and errors.may_wait():
+            with errors.waiting(False):
+                return wrapped(*args, **kwargs)
         if not torch._C._is_any_autocast_enabled():
             return fn(*args, **kwargs)
         device = next((a.device.type for a in args if isinstance(a, Tensor)), None)

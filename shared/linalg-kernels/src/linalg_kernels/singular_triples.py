@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linalg_kernels import errors, subspace
+from linalg_kernels.backends import select
 from linalg_kernels.barycenter import ConvergenceWarning
 from linalg_kernels.linear_operator import LinearOperator
 from linalg_kernels.precision import full_precision
@@ -106,7 +107,11 @@ def _triples_of(
     """k leading triples of plain A (*batch, m, n) by `method`; NaN where A is not finite."""
     m, n = A.shape[-2:]
     aim = subspace.default_tol(A.dtype, max(m, n)) if tol is None else tol
-    if method == "power" and min(m, n) <= _SQUARING:
+    by_kernel = select.leading_triple(A, iters, aim) if method == "power" else None
+    if by_kernel is not None:
+        u, s, v = by_kernel
+        U, S, V = u[..., None], s[..., None], v[..., None]
+    elif method == "power" and min(m, n) <= _SQUARING:
         if m >= n:
             U, S, V = _by_squaring(A, iters, aim)
         else:

@@ -1,29 +1,33 @@
 """Which implementation computes a primitive: by device, dtype, size and the caller's wish.
 
 Each function here is one primitive of `backends.torch`, which defines it. The native library
-takes it where it is faster; whatever it cannot settle (a matrix to be reported as an error, an
-iteration that did not converge) is computed again, and worded, by the reference.
+takes it on the CPU where it is faster, the Triton kernels on a GPU; whatever they cannot settle
+(a matrix to be reported as an error, an iteration that did not converge) is computed again, and
+worded, by the reference.
 
 While a graph is traced, a primitive that the library might take becomes one opaque operator (see
-`backends.opaque`), which comes back here when the graph runs.
+`backends.opaque`), which comes back here when the graph runs; on a GPU it becomes an operator
+that shows its kernels to the compiler (see `backends.triton.operators`).
 """
 
 import contextlib
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from linalg_kernels import errors, scalar
-from linalg_kernels.backends import native
+from linalg_kernels.backends import gpu, native
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.scalar import ScalarFunction
 
-Choice = Literal["auto", "torch", "native"]
+Choice = Literal["auto", "torch", "native", "triton"]
 
 _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
 
@@ -46,18 +50,22 @@ _CHOLESKY = _smallest_batches((32, 1), (48, 3), (64, 4))
 
 @contextlib.contextmanager
 def backend(name: Choice) -> Generator[None]:
-    """Compute with "torch", with "native" wherever it can, or with the faster one ("auto").
+    """Compute with "torch", with "native" or "triton" wherever they can, or with the fastest.
 
-    Holds for the current thread (context), also for the backward pass if it runs inside.
+    "native" serves tensors of the CPU, "triton" those of NVIDIA GPUs; what they do not take, torch
+    computes. Holds for the current thread (context), also for the backward pass if it runs inside.
 
     Raises:
         ValueError: for another name.
         NativeUnavailableError: "native" where there is no native library; says why.
+        TritonUnavailableError: "triton" where there is no Triton or nothing that runs it; says why.
     """
     if name not in get_args(Choice):
         raise ValueError(f"backend must be one of {get_args(Choice)}, got {name!r}")
     if name == "native":
         native.load()
+    if name == "triton":
+        gpu.require()
     token = _choice.set(name)
     try:
         yield
@@ -65,42 +73,73 @@ def backend(name: Choice) -> Generator[None]:
         _choice.reset(token)
 
 
+# torch.linalg.eigh of a batch on CUDA. What this package was tested with is said by its version;
+# how that chooses among cuSOLVER's routines was read in its issues, not measured.
+_CUDA_LOOP = (
+    f"torch.linalg beyond, whose eigh is known to solve a batch on a GPU one matrix after the "
+    f"other above order {gpu.LIMIT}"
+)
+
+
 @dataclass(frozen=True)
 class BackendInfo:
     """What computes, and why; `str()` says it in words.
 
     Attributes:
-        choice: "auto", "torch" or "native", as set by `backend`.
+        choice: "auto", "torch", "native" or "triton", as set by `backend`.
         native: The loaded native library, or None.
         reason: Why there is none; empty if there is.
+        triton: Triton and the GPUs whose tensors its kernels take, or None.
+        triton_reason: Why there is none; empty if there is.
     """
 
     choice: Choice
     native: native.NativeInfo | None
     reason: str
+    triton: gpu.TritonInfo | None
+    triton_reason: str
 
     def __str__(self) -> str:
+        return f"{self._on_cpu()}; {self._on_gpu()}"
+
+    def _on_cpu(self) -> str:
         if self.native is None:
-            return f"torch for everything, because there is no native library: {self.reason}"
+            return f"torch for everything on the CPU, because of no native library: {self.reason}"
         found = (
             f"native library (interface {self.native.abi}, instruction set "
             f"{self.native.isa} of {', '.join(self.native.isas)}, up to {self.native.threads} "
             "threads)"
         )
-        if self.choice == "torch":
-            return f'torch for everything, because of backend("torch"); there is a {found}'
+        if self.choice in ("torch", "triton"):
+            return (
+                f'torch for everything on the CPU, because of backend("{self.choice}"); '
+                f"there is a {found}"
+            )
         what = "wherever it can" if self.choice == "native" else "where it is the faster one"
         return (
             f"{found} for real CPU tensors of order <= {NATIVE_LIMIT}, {what}; torch for "
-            "everything else"
+            "everything else on the CPU"
         )
+
+    def _on_gpu(self) -> str:
+        if self.triton is None:
+            return f"on GPUs torch alone: {self.triton_reason}"
+        where = ", ".join(self.triton.devices)
+        found = f"Triton {self.triton.version} ({where})"
+        if self.choice in ("torch", "native"):
+            return f'on GPUs torch alone, because of backend("{self.choice}"); there is {found}'
+        return f"on GPUs {found} for real matrices of order <= {gpu.LIMIT}, {_CUDA_LOOP}"
 
 
 def backend_info() -> BackendInfo:
     """Which implementations there are and which is used."""
-    there = native.available()
+    there, triton = native.available(), gpu.info()
     return BackendInfo(
-        _choice.get(), native.info() if there else None, "" if there else native.why_unavailable()
+        _choice.get(),
+        native.info() if there else None,
+        "" if there else native.why_unavailable(),
+        triton,
+        gpu.why_unavailable(),
     )
 
 
@@ -110,7 +149,7 @@ def _native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> 
     `least` says from which batch on it is the faster one.
     """
     choice = _choice.get()
-    if choice == "torch":
+    if choice in ("torch", "triton"):
         return False
     n, size, dtype = A.shape[-1], A.numel(), A.dtype
     if not 1 <= n <= NATIVE_LIMIT or size == 0 or dtype not in native.DTYPES:
@@ -144,7 +183,7 @@ def is_plain(T: Tensor) -> bool:
 
 def _opaque(A: Tensor) -> bool:
     """Whether a primitive of A, met while a graph is traced, becomes one operator."""
-    if _choice.get() == "torch" or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
+    if _choice.get() in ("torch", "triton") or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
         return False
     return A.device.type == "cpu" and A.dtype in native.DTYPES and _available()
 
@@ -152,6 +191,49 @@ def _opaque(A: Tensor) -> bool:
 @torch.compiler.assume_constant_result
 def _available() -> bool:
     return native.available()
+
+
+def _triton_takes(order: int, limit: int, A: Tensor, *others: Tensor | None) -> bool:
+    """Whether the Triton kernels compute a primitive of A of this order, in a graph or now."""
+    choice, kind = _choice.get(), A.device.type
+    if choice in ("torch", "native") or A.dtype not in gpu.DTYPES:
+        return False
+    if kind != "cuda" and not (kind == "cpu" and choice == "triton"):
+        return False
+    if not 1 <= order <= limit or not _kernels_run(kind, A.device.index or 0):
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    for T in (A, *others):
+        if T is not None and not (
+            type(T) in (*_PLAIN, FakeTensor)
+            and T.device == A.device
+            and T.dtype == A.dtype
+            and not torch._C._functorch.is_functorch_wrapped_tensor(T)
+            and not torch._C._functorch.is_legacy_batchedtensor(T)
+        ):
+            return False
+    return A.numel() > 0
+
+
+@torch.compiler.assume_constant_result
+def _kernels_run(kind: str, index: int) -> bool:
+    return gpu.runs_on(kind, index)
+
+
+def _kernel(name: str, A: Tensor) -> Callable[..., Any]:
+    """A function of `backends.triton.operators`, or where A is traced its operator."""
+    traced = torch.compiler.is_compiling() or type(A) is FakeTensor
+    if traced or _get_current_dispatch_mode() is not None:
+        return getattr(torch.ops.linalg_kernels, f"triton_{name}")
+    return getattr(gpu.operators(), name)
+
+
+def _settled_on_gpu(found: Tensor, check: bool, allowed: int = 0) -> bool:
+    """Whether results of kernels stand. Waits for the device, if values may be read at all."""
+    if not check or not errors.can_read(found):
+        return True
+    return not bool((found & ~allowed).any())
 
 
 _KINDS = {
@@ -196,6 +278,10 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
         w, V, found = native.eigh(A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check))
         if _settled(found, check):
             return w, V
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
+        w, V, told = _kernel("eigh", A)(A, symmetrize, _tolerance(symmetrize, check))
+        if _settled_on_gpu(told, check):
+            return w, V
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigh(H, finite=finite)
 
@@ -210,6 +296,10 @@ def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
         if _settled(found, check):
+            return w
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
+        w, told = _kernel("eigvalsh", A)(A, symmetrize, _tolerance(symmetrize, check))
+        if _settled_on_gpu(told, check):
             return w
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigvalsh(H, finite=finite)
@@ -229,6 +319,12 @@ def spectral(
         )
         if _settled(found, check):
             return F, w, V
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A, p) and (f := _known(fn, p)) is not None:
+        F, w, V, told = _kernel("spectral", A)(
+            A, f.table, f.kind, f.floor, symmetrize, _tolerance(symmetrize, check)
+        )
+        if _settled_on_gpu(told, check):
+            return F, w, V
     w, V = eigh(A, symmetrize, check, name)
     return evaluate(w, V, p, fn), w, V
 
@@ -244,6 +340,11 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
         return native.compose(w, V, f)
+    if _triton_takes(V.shape[-1], gpu.LIMIT, V, w, p):
+        f = _known(fn, p)
+        if f is None:
+            f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
+        return _kernel("evaluate", V)(w, V, f.table, f.kind, f.floor)
     return reference.evaluate(w, V, p, fn)
 
 
@@ -259,6 +360,11 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return native.frechet(w, V, E, f)
+        if _triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
+            f = _known(fn, p)
+            if f is None:
+                f = native.Function(native.TABLE, reference.kernel(w, p, fn))
+            return _kernel("frechet", V)(w, V, E, f.table, f.kind, f.floor)
     return reference.frechet(w, V, E, p, fn)
 
 
@@ -277,6 +383,11 @@ def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tenso
             info = torch.empty(A.shape[:-2], dtype=torch.int32)
             native.cholesky(A, symmetrize=symmetrize, info=info)
             return L, torch.where(errors.finite_elements(H), info, A.shape[-1] + 1)
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
+        L, info, told = _kernel("cholesky", A)(A, symmetrize, _tolerance(symmetrize, check))
+        # What is not positive definite is told by info.
+        if _settled_on_gpu(told, check, native.NOT_POSITIVE):
+            return L, info
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.cholesky(H, finite=finite)
 
@@ -290,21 +401,81 @@ def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
                 return torch.ops.linalg_kernels.cholesky_vjp(L, G)
         elif _native_takes(_CHOLESKY, L, G):
             return native.cholesky_vjp(L, G)
+        if _triton_takes(L.shape[-1], gpu.LIMIT, L, G):
+            return _kernel("cholesky_vjp", L)(L, G)
     return reference.cholesky_vjp(L, G)
 
 
 def pencil(
     P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool, vectors: bool
 ) -> native.Pencil | None:
-    """Sums over the log spectrum of P^-1 Q and what their gradient needs, natively or not at all.
+    """Sums over the log spectrum of P^-1 Q and what their gradient needs, or None.
 
-    None where the native library does not take it, or found something to be worded.
+    None where neither the native library nor a kernel takes it, or something was found that is
+    to be worded.
     """
+    if torch.compiler.is_compiling():
+        return None
     # Whichever is the larger set says whether it is worth it.
     A, other = (P, Q) if P.numel() >= Q.numel() else (Q, P)
-    if torch.compiler.is_compiling() or not _native_takes(_SPECTRAL, A, other):
+    if _native_takes(_SPECTRAL, A, other):
+        pencil = native.pencil(
+            P, Q, alpha=alpha, beta=beta, root=root, vectors=vectors, tolerance=errors.ASYMMETRY
+        )
+        return None if pencil.found else pencil
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A, other):
+        logs, U, told = gpu.operators().pencil(P, Q, errors.ASYMMETRY, vectors)
+        if _settled_on_gpu(told, True):
+            value = _sum_of_logs(logs, alpha, beta, root)
+            return native.Pencil(value, logs, U, 0)
+    return None
+
+
+def _sum_of_logs(logs: Tensor, alpha: float, beta: float, root: bool) -> Tensor:
+    """α Σ l² + β (Σ l)² of the trace and the rest apart, neither of which is negative."""
+    n = logs.shape[-1]
+    trace = logs.sum(-1)
+    rest = logs - trace[..., None] / n
+    value = alpha * rest.square().sum(-1) + (alpha / n + beta) * trace.square()
+    return value.sqrt() if root else value
+
+
+def pencil_vjp(
+    of: tuple[Tensor, Tensor, Tensor],
+    g: Tensor,
+    alpha: float,
+    beta: float,
+    root: bool,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None] | None:
+    """Gradients with respect to P and Q of a loss with gradient g in a value of `pencil`.
+
+    `of` are value, logs and vectors of it. None where g is no plain tensor.
+    """
+    value, logs, U = of
+    if _triton_takes(U.shape[-1], gpu.LIMIT, U, logs, g):
+        weights = alpha * logs + beta * logs.sum(-1, keepdim=True)
+        # The root has derivative 0 at 0.
+        zero = value == 0
+        factor = torch.where(zero, 0, g / torch.where(zero, 1, value)) if root else 2 * g
+        return gpu.operators().pencil_vjp(factor[..., None] * weights, logs, U, wanted)
+    if is_plain(g) and native.available():
+        return native.pencil_vjp(of, g, alpha=alpha, beta=beta, root=root, wanted=wanted)
+    return None
+
+
+def leading_triple(A: Tensor, iters: int, tol: float) -> tuple[Tensor, Tensor, Tensor] | None:
+    """u (*batch, m), s and v (*batch, n) of A (*batch, m, n) by a kernel, or None.
+
+    As `subspace.leading_eigenvector` of the Gram matrix of the smaller side.
+    """
+    if not _triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
         return None
-    pencil = native.pencil(
-        P, Q, alpha=alpha, beta=beta, root=root, vectors=vectors, tolerance=errors.ASYMMETRY
-    )
-    return None if pencil.found else pencil
+    return _kernel("leading_triple", A)(A, iters, tol)
+
+
+def without_leading_triple(A: Tensor, iters: int, tol: float) -> Tensor | None:
+    """A - s u v^T by a kernel, or None."""
+    if not _triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
+        return None
+    return _kernel("without_leading_triple", A)(A, iters, tol)
