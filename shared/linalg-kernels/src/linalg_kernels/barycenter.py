@@ -364,6 +364,8 @@ def solve_mean(
 
 
 def warn_unless_converged(info: MeanInfo | None, name: str, tol: float) -> None:
+    if not errors.may_wait():
+        return  # the residual was not looked at
     if info is not None and info.iterations > 1 and not info.converged:
         warnings.warn(
             f"{name} stopped after {info.iterations} steps with residual {info.residual:.2g}, "
