@@ -217,7 +217,7 @@ def test_more_than_2_to_31_numbers():
     V[0] = 7
     operators.eigh_kernel[(1, 1)](
         A, w, V, found, n, first=batch - 1, tolerance=0.02,
-        N=8, ROUNDS=7, SYMMETRIZE=True, VECTORS=True, num_warps=1, enable_fp_fusion=True,
+        N=8, ROUNDS=7, SYMMETRIZE=True, VECTORS=True, num_warps=1, **operators.OPTIONS,
     )  # fmt: skip
     torch.testing.assert_close(w[-1], torch.linalg.eigvalsh(A[-1]))
     torch.testing.assert_close((V[-1] * w[-1]) @ V[-1].mT, A[-1])

@@ -38,6 +38,11 @@ LAUNCH = 1 << 30
 # Warps of a program by the order of its tile, for float32 and float64.
 WARPS = {8: (1, 1), 16: (2, 2), 32: (4, 8), 64: (8, 8)}
 
+# How kernels are compiled, beside their warps: products and sums fuse, whatever the next Triton
+# does by itself, and 512 threads share the registers of a multiprocessor. Said that there are so
+# many, the assembler puts nothing on the stack to take fewer. A traced launch takes no options.
+OPTIONS = {"enable_fp_fusion": True, "maxnreg": 128}
+
 
 def tile_order(n: int) -> int:
     """The order of the tile that holds a matrix of order n."""
@@ -66,8 +71,7 @@ def launch(
     wrapped = wrap_triton(kernel)
     options: dict[str, Any] = {"num_warps": warps(N, dtype)}
     if wrapped is kernel:
-        # Said so that the next Triton's other default changes nothing; a traced launch may not.
-        options["enable_fp_fusion"] = True
+        options |= OPTIONS
     if batch <= LAUNCH:
         if batch > 0:
             wrapped[(batch, columns)](*arguments, first=0, N=N, **constants, **options)
