@@ -130,3 +130,66 @@ def test_half_precision_is_upcast_when_asked():
     Q = householder_product(V, upcast=True)
     assert Q.dtype == torch.float16
     torch.testing.assert_close(Q.float(), householder_product(V.float()), rtol=0, atol=1e-3)
+
+
+# --- the fast road of plain autograd, held to the composition --------------------------------
+
+ROADS = [(7, 4), (6, 9), (2, 5, 3), (70, 64)]
+
+
+def road(T):
+    assert T.grad_fn is not None
+    return T.grad_fn.name()
+
+
+@pytest.mark.parametrize("shape", ROADS)
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_product_and_its_gradient_are_those_of_the_composition(shape, dtype):
+    V = random(*shape, dtype=dtype) * torch.logspace(-3, 3, shape[-1], dtype=dtype)
+    G = random(*shape[:-1], shape[-2], dtype=dtype, seed=1)
+    # Transforms take the composition.
+    wanted, pull = torch.func.vjp(householder_product, V)[:2]
+    leaf = V.clone().requires_grad_()
+    Q = householder_product(leaf)
+    assert road(Q) == "_ProductBackward"
+    close(Q.detach(), wanted, 200)
+    scale = V.detach().norm(dim=-2, keepdim=True)
+    (g,) = torch.autograd.grad(Q, leaf, G)
+    close(g * scale, pull(G)[0] * scale, 2000)
+    with torch.no_grad():
+        assert torch.equal(householder_product(V), Q)
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("shape", ROADS)
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_apply_and_its_gradients_are_those_of_the_composition(shape, adjoint, wanted):
+    V, X, G = random(*shape), random(*shape[:-1], 3, seed=1), random(*shape[:-1], 3, seed=2)
+    apply = lambda v, x: householder_apply(v, x, adjoint=adjoint)  # noqa: E731
+    value, pull = torch.func.vjp(apply, V, X)[:2]
+    leaves = [T.clone().requires_grad_(w) for T, w in zip((V, X), wanted, strict=True)]
+    Y = householder_apply(*leaves, adjoint=adjoint)
+    assert road(Y) == "_ApplyBackward"
+    close(Y.detach(), value, 200)
+    found = torch.autograd.grad(Y, [T for T in leaves if T.requires_grad], G)
+    asked = [g for g, w in zip(pull(G), wanted, strict=True) if w]
+    for g, expected in zip(found, asked, strict=True):
+        close(g, expected, 2000)
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_second_derivatives_of_the_fast_road(adjoint):
+    V, X = random(5, 3).requires_grad_(), random(5, 2, seed=1).requires_grad_()
+    assert torch.autograd.gradgradcheck(householder_product, V)
+    apply = lambda v, x: householder_apply(v, x, adjoint=adjoint)  # noqa: E731
+    assert torch.autograd.gradgradcheck(apply, (V, X))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12, 0.0])
+def test_lengths_beyond_the_fast_road_take_the_other(scale):
+    V = random(6, 4, dtype=torch.float32)
+    V[:, 1] *= scale
+    V.requires_grad_()
+    Q = householder_product(V)
+    assert road(Q) != "_ProductBackward"
+    close(Q.detach(), one_after_the_other(V.detach().double()).float())

@@ -4,6 +4,14 @@ Q = H_1 H_2 ... H_k with H_i = I - 2 v_i v_i^H / ‖v_i‖² equals I - V T V^H,
 of V are the v_i / ‖v_i‖ and T^-1 = striu(V^H V) + I/2: matrix products and one triangular
 solve instead of k steps one after the other (Schreiber and Van Loan 1989; for this form of T
 Joffrain et al. 2006). T is never formed.
+
+Columns of any length do with T^-1 = striu(V^H V) + diag(V^H V)/2, and the derivative is
+
+    <G, dQ> = <V (M + M^T) - G V T^T - G^T V T, dV>,
+    M = striu(N) + diag(N)/2,    N = T^T V^T G V T^T,
+
+three products of the size of Q in forward and backward together. Plain eager autograd on the CPU
+takes this road.
 """
 
 import torch
@@ -11,8 +19,9 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
+from linalg_kernels.backends import select
 from linalg_kernels.precision import full_precision, promote, restore
-from linalg_kernels.transforms import inspect
+from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
 # More reflectors than this and than n are multiplied block by block: one block of k costs
 # k² n, blocks of b cost k b n + k n².
@@ -56,6 +65,113 @@ def _read(V: Tensor, name: str, check: bool) -> Tensor:
     return inspect(V, lambda T: errors.check_finite(T, name)) if check else V
 
 
+def _composed_product(V: Tensor) -> Tensor:
+    *rest, last = _blocks(_unit_columns(V))
+    eye = torch.eye(V.shape[-2], dtype=V.dtype, device=V.device)
+    Q = eye - last @ torch.linalg.solve_triangular(_inverse_factor(last), last.mH, upper=True)
+    for block in reversed(rest):
+        Q = _reflect(block, Q, adjoint=False)
+    return Q
+
+
+def _composed_apply(V: Tensor, X: Tensor, adjoint: bool) -> Tensor:
+    blocks = _blocks(_unit_columns(V))
+    for block in blocks if adjoint else reversed(blocks):
+        X = _reflect(block, X, adjoint)
+    return X
+
+
+# --- plain eager autograd -------------------------------------------------------------------
+
+# Squared lengths of columns that need no scaling first.
+_SHORT, _LONG = 1e-16, 1e16
+
+
+def _minus_inverse_factor(V: Tensor) -> Tensor | None:
+    """-T^-1 = -striu(V^T V) - diag(V^T V)/2; None if V wants another road.
+
+    That is a stand-in of a transform, another device, columns that are 0 or not finite or that
+    are long or short, or more reflectors than make one block.
+    """
+    n, k = V.shape[-2:]
+    if transformed() or not select.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
+        return None
+    gram = V.mT @ V
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    low, high = squares.aminmax()
+    # False for NaN as well.
+    if not (_SHORT < float(low) and float(high) < _LONG):
+        return None
+    squares *= 0.5
+    return gram.triu_().neg_()
+
+
+def _add_through_factor(gV: Tensor, V: Tensor, N: Tensor) -> Tensor:
+    """gV += V (M + M^T) with M = striu(N) + diag(N)/2; N is overwritten."""
+    M = N.triu_()
+    M.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    M = M + M.mT
+    return gV.addmm_(V, M) if V.ndim == 2 else gV.add_(V @ M)
+
+
+def _product(V: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and -T V^T, from S = -T^-1."""
+    Y = torch.linalg.solve_triangular(S, V.mT, upper=True)
+    Q = V @ Y
+    Q.diagonal(dim1=-2, dim2=-1).add_(1)
+    return Q, Y
+
+
+class _Product(EagerRule):
+    """V -> Q."""
+
+    @staticmethod
+    def forward(ctx, V, S):
+        Q, Y = _product(V, S)
+        ctx.save_for_backward(V, S, Y)
+        return Q
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        V, S, Y = ctx.saved_tensors
+        if torch.is_grad_enabled() or not select.is_plain(G):
+            return torch.func.vjp(_composed_product, V)[1](G)[0], None
+        X_T = torch.linalg.solve_triangular(S.mT, V.mT, upper=False)  # -(V T)^T
+        gV = G @ Y.mT
+        N = X_T @ gV
+        gV.add_((X_T @ G).mT)
+        return _add_through_factor(gV, V, N), None
+
+
+class _Apply(EagerRule):
+    """(V, X) -> Q X or Q^T X, of one batch shape."""
+
+    @staticmethod
+    def forward(ctx, V, X, S, adjoint):
+        F = S.mT if adjoint else S
+        W = torch.linalg.solve_triangular(F, V.mT @ X, upper=not adjoint)
+        ctx.save_for_backward(V, X, F, W)
+        ctx.adjoint = adjoint
+        return X + V @ W
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        V, X, F, W = ctx.saved_tensors
+        adjoint = ctx.adjoint
+        if torch.is_grad_enabled() or not select.is_plain(G):
+            pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
+            return *pull(G), None, None
+        R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint)
+        gX = G + V @ R if ctx.needs_input_grad[1] else None
+        gV = None
+        if ctx.needs_input_grad[0]:
+            N = W @ R.mT if adjoint else R @ W.mT
+            gV = _add_through_factor((G @ W.mT).add_(X @ R.mT), V, N)
+        return gV, gX, None, None
+
+
 @full_precision
 def householder_product(
     V: Inexact[Tensor, "*batch n k"], *, check: bool = True, upcast: bool = False
@@ -72,12 +188,15 @@ def householder_product(
     `torch.linalg.householder_product` of LAPACK, whose reflectors carry separate scales.
     """
     V, dtype = promote(V, upcast)
-    V = _read(V, "V", check)
-    *rest, last = _blocks(_unit_columns(V))
-    eye = torch.eye(V.shape[-2], dtype=V.dtype, device=V.device)
-    Q = eye - last @ torch.linalg.solve_triangular(_inverse_factor(last), last.mH, upper=True)
-    for block in reversed(rest):
-        Q = _reflect(block, Q, adjoint=False)
+    errors.require_float(V, "V")
+    errors.require_matrix(V, "V")
+    S = _minus_inverse_factor(V.detach())
+    if S is None:
+        Q = _composed_product(_read(V, "V", check))
+    elif differentiated(V):
+        Q = _Product.apply(V, S)
+    else:
+        Q, _ = _product(V, S)
     return restore(Q, dtype)
 
 
@@ -96,11 +215,16 @@ def householder_apply(
     """
     V, dtype = promote(V, upcast)
     X, _ = promote(X, upcast)
-    V, X = _read(V, "V", check), _read(X, "X", check)
+    errors.require_float(V, "V")
+    errors.require_matrix(V, "V")
+    X = _read(X, "X", check)
     errors.require_matrix(X, "X", m=V.shape[-2])
     errors.require_same_kind(V, X, ("V", "X"))
     batch = errors.broadcast_batch({"V": (V, 2), "X": (X, 2)})
-    blocks = _blocks(_unit_columns(V))
-    for block in blocks if adjoint else reversed(blocks):
-        X = _reflect(block, X, adjoint)
-    return restore(X.expand(*batch, *X.shape[-2:]), dtype)
+    S = None
+    if V.shape[:-2] == X.shape[:-2] and select.is_plain(X):
+        S = _minus_inverse_factor(V.detach())
+    if S is None:
+        X = _composed_apply(_read(V, "V", check), X, adjoint)
+        return restore(X.expand(*batch, *X.shape[-2:]), dtype)
+    return restore(_Apply.apply(V, X, S, adjoint), dtype)
