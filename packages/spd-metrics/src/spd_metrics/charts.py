@@ -84,15 +84,7 @@ class Function:
 
 def _frechet(A: Tensor, E: Tensor, f: Function, w: Tensor, V: Tensor) -> Tensor:
     """Df(A)[E] from A = V diag(w) V^T; batch shapes broadcast."""
-    shape = E.shape
-    if A.shape != shape:
-        # A base point for a batch of vectors is the usual case, and this call is slow.
-        shape = shape if A.ndim == 2 else torch.broadcast_shapes(A.shape, shape)
-        # LAPACK's eigenvectors are stored by columns: turned once, not once for each of the batch.
-        V = V.contiguous()
-        w = w.expand(shape[:-1])
-        A, E, V = A.expand(shape), E.expand(shape), V.expand(shape)
-    return daleckii_krein.frechet(A, E, f.p(shape[:-2], w), w, V, f.of)
+    return daleckii_krein.frechet(A, E, f.p(A.shape[:-2], w), w, V, f.of)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ or log x for a = 0. With R = ⌊K - L⌋ + diag √weight (h(k) - h(l)) it is �
 
     ∂d/∂K = (⌊R⌋ + diag r √weight k^(a-1))/d,   ∂d/∂L = -(⌊R⌋ + diag r √weight l^(a-1))/d,
 
-which two adjoints of the Cholesky factorisation carry to P and Q.
+which two adjoints of the Cholesky factorisation carry to P and Q: in one native call where the
+native library takes it.
 """
 
 import torch
 from linalg_kernels import cholesky
-from linalg_kernels.backends import select
+from linalg_kernels.backends import native, select
 from linalg_kernels.precision import full_precision
-from linalg_kernels.transforms import Rule
+from linalg_kernels.transforms import EagerRule, differentiated, transformed
 from torch import Tensor
 
 from spd_metrics.geometry import safe_sqrt
@@ -41,46 +42,28 @@ def _composed(P: Tensor, Q: Tensor, a: float, weight: Tensor | float) -> Tensor:
     return safe_sqrt(squared(L, K, a, weight))
 
 
-class _Distance(Rule):
-    """(P, Q) -> (d, L, K, R); P and Q are of one shape."""
+class _Distance(EagerRule):
+    """(P, Q) -> d, natively."""
 
     @staticmethod
-    def forward(P, Q, a, weight):
-        L, K = cholesky(P, name="P"), cholesky(Q, name="Q")
-        R = K - L
-        step = _step(_diagonal(L), _diagonal(K), a)
-        _diagonal(R).copy_(weight**0.5 * step)
-        return torch.linalg.vector_norm(R, dim=(-2, -1)), L, K, R
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        P, Q, ctx.a, ctx.weight = inputs
-        d, L, K, R = output
-        ctx.mark_non_differentiable(L, K, R)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(P, Q, d, L, K, R)
+    def forward(ctx, P, Q, found, a, weight, roots):
+        ctx.save_for_backward(P, Q, found.value, found.L, found.K, roots)
+        ctx.parameters = a, weight
+        return found.value.detach()
 
     @staticmethod
     @full_precision
-    def backward(ctx, g, *_):
-        P, Q, d, L, K, R = ctx.saved_tensors
-        if g is None:
-            return None, None, None, None
-        if torch.is_grad_enabled():
+    def backward(ctx, g):
+        P, Q, value, L, K, roots = ctx.saved_tensors
+        a, weight = ctx.parameters
+        if torch.is_grad_enabled() or not select.is_plain(g):
             # A derivative of this one is asked for: along the road that autograd knows.
-            pull = torch.func.vjp(lambda P, Q: _composed(P, Q, ctx.a, ctx.weight), P, Q)[1]
-            return *pull(g), None, None
-        scale = torch.where(d == 0, 0, g / d)[..., None, None]
-        G = R * scale
-        diagonal = _diagonal(G) * ctx.weight**0.5
-        gP = gQ = None
-        if ctx.needs_input_grad[1]:
-            _diagonal(G).copy_(diagonal * _diagonal(K) ** (ctx.a - 1))
-            gQ = select.cholesky_vjp(K, G)
-        if ctx.needs_input_grad[0]:
-            _diagonal(G).copy_(diagonal * _diagonal(L) ** (ctx.a - 1))
-            gP = select.cholesky_vjp(L, G).neg_()
-        return gP, gQ, None, None
+            gP, gQ = torch.func.vjp(lambda P, Q: _composed(P, Q, a, weight), P, Q)[1](g)
+        else:
+            gP, gQ = native.cholesky_distance_vjp(
+                (value, L, K), g, a, roots, wanted=ctx.needs_input_grad[:2]
+            )
+        return gP, gQ, None, None, None, None
 
 
 def distance(P: Tensor, Q: Tensor, a: float, weight: Tensor | float) -> Tensor:
@@ -88,10 +71,12 @@ def distance(P: Tensor, Q: Tensor, a: float, weight: Tensor | float) -> Tensor:
 
     Raises `LinAlgError` or ValueError naming the argument and element that is no point.
     """
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    differentiated = torch.is_grad_enabled() and (P.requires_grad or Q.requires_grad)
-    forward = torch.autograd.forward_ad._current_level >= 0
-    plain = not (torch.compiler.is_compiling() or forward or wrapped(P) or wrapped(Q))
-    if not (plain and differentiated and P.shape == Q.shape):
+    if transformed() or P.shape != Q.shape:
         return _composed(P, Q, a, weight)
-    return _Distance.apply(P, Q, a, weight)[0]
+    root = weight**0.5
+    roots = root if isinstance(root, Tensor) else P.new_full(P.shape[-1:], root)
+    wanted = differentiated(P, Q)
+    found = select.cholesky_distance(P, Q, a, roots, wanted)
+    if found is None:
+        return _composed(P, Q, a, weight)
+    return _Distance.apply(P, Q, found, a, weight, roots) if wanted else found.value

@@ -25,7 +25,7 @@ from linalg_kernels.backends import torch as reference
 from linalg_kernels.cholesky import cholesky_ex
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
-from linalg_kernels.transforms import batch_first, inspect, read
+from linalg_kernels.transforms import batch_first, inspect, needs_rule, read
 
 Gradient = Literal["implicit", "unroll", "detach"]
 
@@ -69,12 +69,13 @@ def read_set(X: Tensor, weights: Tensor | None, check: bool) -> tuple[Tensor, Te
     errors.require_square(X, "X")
     if X.ndim < 3 or X.shape[-3] == 0:
         raise ValueError(f"X must be (..., b, n, n), b >= 1 matrices, got {tuple(X.shape)}")
-    if check:
-        X = inspect(X, lambda T: errors.check_matrices(T, "X"))
     normalised = _read_weights(X, weights)
     batch = errors.broadcast_batch({"X": (X, 3), "weights": (normalised, 1)})
-    X = reference.hermitian(X).expand(*batch, *X.shape[-3:])
-    return X, normalised.expand(*batch, X.shape[-3])
+    if needs_rule(X) or not errors.is_hermitian(X):
+        if check:
+            X = inspect(X, lambda T: errors.check_matrices(T, "X"))
+        X = reference.hermitian(X)
+    return X.expand(*batch, *X.shape[-3:]), normalised.expand(*batch, X.shape[-3])
 
 
 def _read_weights(X: Tensor, weights: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import select
+from linalg_kernels.backends import native, select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import (
@@ -167,12 +167,58 @@ def cholesky_ex(
     return CholeskyEx(restore(L, dtype), info)
 
 
-def _log_diagonal(L: Tensor) -> Tensor:
-    """Strictly lower part of L plus the logarithm of its (real, positive) diagonal."""
-    diagonal = torch.log(L.diagonal(dim1=-2, dim2=-1).real)
+# --- charts ---------------------------------------------------------------------------------
+
+
+def _charted(L: Tensor, exponent: Tensor | float | None) -> Tensor:
+    """⌊L⌋ beside the logarithm or a power of the (real, positive) diagonal of L."""
+    diagonal = L.diagonal(dim1=-2, dim2=-1).real
+    diagonal = torch.log(diagonal) if exponent is None else diagonal**exponent
     return L.tril(-1) + torch.diag_embed(diagonal).to(L.dtype)
 
 
+class _Chart(EagerRule):
+    """A -> X = ⌊L⌋ + h(diag L), natively; `found` are X and L."""
+
+    @staticmethod
+    def forward(ctx, A, found, exponent, symmetrize):
+        X, L = found
+        ctx.save_for_backward(A, L)
+        ctx.exponent, ctx.symmetrize = exponent, symmetrize
+        return X
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        A, L = ctx.saved_tensors
+        if torch.is_grad_enabled() or not select.is_plain(G):
+
+            def compose(A: Tensor) -> Tensor:
+                factor = cholesky(A, symmetrize=ctx.symmetrize, check=False)
+                return _charted(factor, ctx.exponent)
+
+            gA = torch.func.vjp(compose, A)[1](G)[0]
+        else:
+            gA = native.cholesky_vjp(L, G, *_native_chart(ctx.exponent))
+        return gA, None, None, None
+
+
+def _native_chart(exponent: float | None) -> tuple[int, float]:
+    if exponent is None:
+        return native.LOG_DIAGONAL, 0.0
+    return native.POWER_DIAGONAL, float(exponent)
+
+
+def _chart(A: Tensor, exponent: float | None, symmetrize: bool, check: bool, name: str) -> Tensor:
+    errors.require_float(A, name)
+    errors.require_square(A, name)
+    found = select.cholesky_chart(A, *_native_chart(exponent), symmetrize, check)
+    if found is None:
+        return _charted(cholesky(A, symmetrize=symmetrize, check=check, name=name), exponent)
+    return _Chart.apply(A, found, exponent, symmetrize) if differentiated(A) else found[0]
+
+
+@full_precision
 def chol_log(
     A: Inexact[Tensor, "*batch n n"],
     *,
@@ -187,8 +233,30 @@ def chol_log(
     diagonal) whose inverse is `from_chol_log` (Lin 2019). Errors and options: `cholesky`.
     """
     A, dtype = promote(A, upcast)
-    L = cholesky(A, symmetrize=symmetrize, check=check, name=name)
-    return restore(_log_diagonal(L), dtype)
+    return restore(_chart(A, None, symmetrize, check, name), dtype)
+
+
+def _gram_of_exp(X: Tensor) -> Tensor:
+    diagonal = torch.exp(X.diagonal(dim1=-2, dim2=-1).real)
+    L = X.tril(-1) + torch.diag_embed(diagonal).to(X.dtype)
+    return reference.hermitian(L @ L.mH)
+
+
+class _FromLog(EagerRule):
+    """X -> A = L L^T, natively."""
+
+    @staticmethod
+    def forward(ctx, X, A):
+        ctx.save_for_backward(X)
+        return A
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        (X,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not select.is_plain(G):
+            return torch.func.vjp(_gram_of_exp, X)[1](G)[0], None
+        return native.from_chol_log_vjp(X, G), None
 
 
 @full_precision
@@ -199,11 +267,15 @@ def from_chol_log(
     X, dtype = promote(X, upcast)
     errors.require_float(X, "X")
     errors.require_square(X, "X")
-    diagonal = torch.exp(X.diagonal(dim1=-2, dim2=-1).real)
-    L = X.tril(-1) + torch.diag_embed(diagonal).to(X.dtype)
-    return restore(reference.hermitian(L @ L.mH), dtype)
+    A = select.from_chol_log(X)
+    if A is None:
+        A = _gram_of_exp(X)
+    elif differentiated(X):
+        A = _FromLog.apply(X, A)
+    return restore(A, dtype)
 
 
+@full_precision
 def chol_power(
     A: Inexact[Tensor, "*#batch n n"],
     theta: Float[Tensor, "*#batch"] | float,
@@ -219,12 +291,11 @@ def chol_power(
     The chart of the power-Cholesky metric. Errors and options: `cholesky`.
     """
     A, dtype = promote(A, upcast)
+    if not isinstance(theta, Tensor):
+        return restore(_chart(A, float(theta), symmetrize, check, name), dtype)
     L = cholesky(A, symmetrize=symmetrize, check=check, name=name)
-    if isinstance(theta, Tensor):
-        errors.broadcast_batch({name: (A, 2), "theta": (theta, 0)})
-        theta = theta.to(L.device)[..., None]
-    diagonal = L.diagonal(dim1=-2, dim2=-1).real ** theta
-    return restore(L.tril(-1) + torch.diag_embed(diagonal).to(L.dtype), dtype)
+    errors.broadcast_batch({name: (A, 2), "theta": (theta, 0)})
+    return restore(_charted(L, theta.to(L.device)[..., None]), dtype)
 
 
 def logdet(

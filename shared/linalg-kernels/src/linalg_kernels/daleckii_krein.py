@@ -257,9 +257,19 @@ class _FrechetEager(_Frechet):
 def frechet(
     A: Tensor, E: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFunction
 ) -> Tensor:
-    """Df(A)[E] with its derivatives, from A = V diag(w) V^H; only herm(E) counts."""
+    """Df(A)[E] with its derivatives, from A = V diag(w) V^H; only herm(E) counts.
+
+    Batch shapes broadcast; p has that of A.
+    """
     if not needs_rule(A, E, p):
         return select.frechet(w, V, E, p, fn)
+    if A.shape != E.shape:
+        shape = torch.broadcast_shapes(A.shape, E.shape)
+        # LAPACK's eigenvectors are stored by columns: turned once, not once for each of the batch.
+        V = V.contiguous()
+        w = w.expand(shape[:-1])
+        p = None if p is None else p.expand(shape[:-2])
+        A, E, V = A.expand(shape), E.expand(shape), V.expand(shape)
     rule = _Frechet if torch.compiler.is_compiling() else _FrechetEager
     return rule.apply(A, E, p, w, V, fn)
 

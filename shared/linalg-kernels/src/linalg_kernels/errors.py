@@ -135,6 +135,14 @@ def check_finite(A: Tensor, name: str) -> None:
         raise LinAlgError(f"{name}{element(~finite)} contains NaN or Inf")
 
 
+def is_hermitian(A: Tensor) -> bool:
+    """Whether A is finite and its own conjugate transpose, entry by entry, and can be read.
+
+    False as well where a sum overflows: then the thorough checks decide.
+    """
+    return can_read(A) and torch.equal(A, A.mH) and bool(torch.isfinite(A.sum()))
+
+
 def check_hermitian(A: Tensor, name: str) -> None:
     """ValueError naming the first matrix of A that is far from its conjugate transpose."""
     if A.numel() == 0:

@@ -12,11 +12,13 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import barycenter, daleckii_krein, errors, scalar
+from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.barycenter import Equation, Gradient, MeanInfo, Stopping
 from linalg_kernels.cholesky import cholesky_ex, triangular_congruence
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.spectral import expm
+from linalg_kernels.transforms import needs_rule
 
 
 def _look_back(L: Tensor, E: Tensor) -> Tensor:
@@ -35,11 +37,14 @@ _EQUATION = Equation(
 
 
 def _hessian_bound(eigenvalues: Tensor, weights: Tensor) -> Tensor:
-    """Σ w_i x_i coth x_i with x_i = log(cond Y_i)/2: the Hessian lies between 1 and this."""
-    x = (torch.log(eigenvalues.amax(-1)) - torch.log(eigenvalues.amin(-1))) / 2
-    small = x < 1e-3
-    each = torch.where(small, 1 + x * x / 3, x / torch.tanh(torch.where(small, 1, x)))
-    return (weights * each).sum(-1)
+    """Σ w_i √(1 + x_i²) with x_i = log(cond Y_i)/2: the Hessian lies between 1 and this.
+
+    Its largest eigenvalue is at most Σ w_i x_i coth x_i, and (x coth x)² = x² + (x/sinh x)².
+    """
+    # Largest of each: over the first dimension, where the reduction runs along memory.
+    w = eigenvalues.movedim(-1, 0).contiguous()
+    x = torch.log(w.amax(0) / w.amin(0)) / 2
+    return (weights * torch.sqrt(1 + x * x)).sum(-1)
 
 
 def _dot(S: Tensor, T: Tensor) -> Tensor:
@@ -65,6 +70,25 @@ def _step_length(bound: Tensor, J: Tensor, last: tuple[Tensor, Tensor] | None) -
     )
 
 
+def _logarithms(C: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """log(C X C^H) and the eigenvalues of C X C^H."""
+    found = select.spectral_of_congruence(C, X, scalar.LOG)
+    if found is not None:
+        return found
+    logs, w, _ = daleckii_krein.spectral(C @ X @ C.mH, None, scalar.LOG, True, False)
+    return logs, w
+
+
+def _exponentials(D: Tensor) -> tuple[Tensor, Tensor]:
+    """exp D and exp(-D)."""
+    if not needs_rule(D):
+        w, V = select.eigh(D, True, False, "D")
+        grown = V * torch.exp(w / 2)[..., None, :]
+        shrunk = V * torch.exp(-w / 2)[..., None, :]
+        return grown @ grown.mH, shrunk @ shrunk.mH
+    return expm(D, check=False), expm(-D, check=False)
+
+
 def _descend(
     X: Tensor, weights: Tensor, init: Tensor | None, max_iter: int, tol: float, step: float | None
 ) -> tuple[Tensor, MeanInfo]:
@@ -84,9 +108,8 @@ def _descend(
     residual = math.inf
     last = None
     for done in range(max_iter):
-        frame = B_inv[..., None, :, :]
-        logs, w, _ = daleckii_krein.spectral(frame @ X @ frame.mH, None, scalar.LOG, True, False)
-        J = (weights[..., None, None] * logs).sum(-3)
+        logs, w = _logarithms(B_inv[..., None, :, :], X)
+        J = (weights[..., None, :] @ logs.flatten(-2)).reshape(M.shape)
         found = barycenter.worst(torch.linalg.matrix_norm(J) / root_n)
         if found is not None:
             residual = found
@@ -98,7 +121,8 @@ def _descend(
         else:
             D = step * J
         last = J, D
-        B, B_inv = B @ expm(D / 2, check=False), expm(-D / 2, check=False) @ B_inv
+        half, half_inv = _exponentials(D / 2)
+        B, B_inv = B @ half, half_inv @ B_inv
     return reference.hermitian(B @ B.mH), MeanInfo(max_iter, residual, False)
 
 

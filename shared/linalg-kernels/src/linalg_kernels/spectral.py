@@ -300,11 +300,8 @@ def frechet(
     errors.require_float(E, "E")
     errors.require_square(E, "E", A.shape[-1])
     errors.require_same_kind(A, E, (name, "E"))
-    batch = errors.broadcast_batch({name: (A, 2), "E": (E, 2)})
+    errors.broadcast_batch({name: (A, 2), "E": (E, 2)})
     function, p = _named(fn, "fn")
     exponent = None if p is None else _broadcast_exponent(A, p)[1]
     _, w, V = daleckii_krein.spectral(A, exponent, function, symmetrize, check, False, name)
-    A, E, V = (T.expand(*batch, *T.shape[-2:]) for T in (A, E, V))
-    w = w.expand(*batch, w.shape[-1])
-    exponent = None if exponent is None else exponent.expand(batch)
     return restore(daleckii_krein.frechet(A, E, exponent, w, V, function), dtype)

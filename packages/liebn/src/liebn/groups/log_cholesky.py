@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from linalg_kernels import cholesky
+from linalg_kernels import chol_log, from_chol_log
 from spd_metrics import LogCholesky
 from torch import Tensor
 
-from liebn.groups.diagonal import gram_of_exp, log_diagonal
 from liebn.groups.flat import Flat, squares
 from liebn.groups.power import check_power, power
 
@@ -32,11 +31,11 @@ class LogCholeskyGroup(Flat):
 
     def chart(self, P: Matrix, name: str = "X") -> Matrix:
         """⌊L⌋ + log diag L."""
-        return log_diagonal(cholesky(power(P, self.theta, name), name=name))
+        return chol_log(power(P, self.theta, name), name=name)
 
     def chart_inverse(self, X: Matrix) -> Matrix:
         """(L L^T)^(1/θ) with L = ⌊X⌋ + exp diag X."""
-        return power(gram_of_exp(X), 1 / self.theta, check=False)
+        return power(from_chol_log(X), 1 / self.theta, check=False)
 
     def lift(self, Z: Matrix) -> Matrix:
         """The lower triangle of Z."""

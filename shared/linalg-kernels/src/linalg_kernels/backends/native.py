@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -77,13 +77,18 @@ def _declare(library: ctypes.CDLL) -> None:
     head, function = [i32, i64, i32], [i32, pointer, f64]
     signatures = {
         "lk_spectral": [
-            *(i32, pointer, pointer, i64, *function, i32, pointer, pointer, pointer),
+            *(i32, pointer, pointer, i64, i32, *function, i32, pointer, pointer, pointer),
             *(pointer, f64),
         ],
-        "lk_frechet": [pointer, pointer, pointer, *function, pointer],
+        "lk_frechet": [i32, pointer, pointer, pointer, *function, pointer],
         "lk_compose": [pointer, pointer, *function, pointer],
-        "lk_cholesky": [i32, pointer, pointer, pointer, f64],
-        "lk_cholesky_adjoint": [pointer, pointer, pointer],
+        "lk_eigh_adjoint": [pointer] * 5,
+        "lk_cholesky": [i32, pointer, i32, f64, *[pointer] * 3, f64],
+        "lk_cholesky_adjoint": [i32, f64, *[pointer] * 3],
+        "lk_from_log": [pointer, pointer],
+        "lk_from_log_adjoint": [pointer] * 3,
+        "lk_cholesky_distance": [pointer, pointer, f64, *[pointer] * 4, f64],
+        "lk_cholesky_distance_adjoint": [f64, *[pointer] * 7],
         "lk_congruence": [pointer, i64, pointer, pointer],
         "lk_pencil": [pointer, i64, pointer, i64, f64, f64, i32, *[pointer] * 3, f64],
         "lk_pencil_adjoint": [f64, f64, i32, *[pointer] * 6],
@@ -198,6 +203,9 @@ class Function:
 
 IDENTITY, LOG, EXP, SQRT, INV_SQRT, INVERSE, POWER, TABLE = range(8)
 
+# Functions of the diagonal of a Cholesky factor.
+FACTOR, LOG_DIAGONAL, POWER_DIAGONAL = range(3)
+
 # What may be found in a matrix of a batch.
 NOT_FINITE, NOT_CONVERGED, NOT_POSITIVE, ASYMMETRIC = 1, 2, 4, 8
 
@@ -222,15 +230,6 @@ def _address(T: Tensor | None) -> int | None:
     return None if T is None else T.data_ptr()
 
 
-def _factor(L: Tensor | None, A: Tensor) -> tuple[Tensor | None, int]:
-    """L as the library reads it, and the distance from one factor to the next."""
-    if L is None:
-        return None, 0
-    if L.ndim == 2:
-        return L.contiguous(), 0
-    return L.expand(A.shape).contiguous(), A.shape[-1] ** 2
-
-
 def _spectral(
     A: Tensor,
     L: Tensor | None,
@@ -239,21 +238,25 @@ def _spectral(
     vectors: bool,
     tolerance: float,
     info: Tensor | None,
+    multiply: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
-    """w, V, F and what was found, of A or of L^-1 A L^-T. With `f` eigenvalues are not sorted."""
+    """w, V, F and what was found, of A, of L^-1 A L^-T, or with `multiply` of L A L^T.
+
+    With `f` eigenvalues are not sorted.
+    """
     A = A.contiguous()
     w = torch.empty(A.shape[:-1], dtype=A.dtype)
     V = torch.empty_like(A) if vectors else None
     F = torch.empty_like(A) if f is not None else None
     if A.numel() == 0:
         return w, V, F, 0
-    L, stride = _factor(L, A)
+    L, repeat = (None, 1) if L is None else _repeats(L, tuple(A.shape[:-2]))
     kind, table, floor = (IDENTITY, None, -math.inf) if f is None else (f.kind, f.table, f.floor)
     table = None if table is None else table.contiguous()
     found = _run(
         "lk_spectral",
         A,
-        *(symmetrize, A.data_ptr(), _address(L), stride, kind, _address(table), floor),
+        *(symmetrize, A.data_ptr(), _address(L), repeat, multiply, kind, _address(table), floor),
         *(f is None, w.data_ptr(), _address(V), _address(F), _address(info), tolerance),
     )
     return w, V, F, found
@@ -285,7 +288,7 @@ def eigvalsh(
     tolerance: float = math.inf,
     info: Info = None,
 ) -> tuple[Float[Tensor, "*batch n"], int]:
-    """Ascending eigenvalues of A, or of L^-1 A L^-T (L one matrix or one a matrix of A)."""
+    """Ascending eigenvalues of A, or of L^-1 A L^-T; batch shapes of L and A broadcast."""
     w, _, _, found = _spectral(A, L, None, symmetrize, False, tolerance, info)
     return w, found
 
@@ -308,13 +311,28 @@ def spectral(
     return F, w, V, found
 
 
+def spectral_of_congruence(
+    C: Float[Tensor, "..."], X: Float[Tensor, "*batch n n"], f: Function
+) -> tuple[Float[Tensor, "*batch n n"], Float[Tensor, "*batch n"], int]:
+    """f(C sym(X) C^T), the eigenvalues of C sym(X) C^T in no order, and what was found.
+
+    The batch shape of C broadcasts to that of X.
+    """
+    w, _, F, found = _spectral(X, C, f, True, False, math.inf, None, multiply=True)
+    assert F is not None
+    return F, w, found
+
+
 def frechet(
     w: Float[Tensor, "*batch n"],
     V: Float[Tensor, "*batch n n"],
     E: Float[Tensor, "*batch n n"],
     f: Function,
 ) -> Float[Tensor, "*batch n n"]:
-    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^T sym(E) V) V^T."""
+    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^T sym(E) V) V^T.
+
+    One w (n) and V (n, n), with one exponent or table, may serve the whole batch.
+    """
     w, V, E = w.contiguous(), V.contiguous(), E.contiguous()
     D = torch.empty_like(E)
     table = None if f.table is None else f.table.contiguous()
@@ -322,10 +340,28 @@ def frechet(
         _run(
             "lk_frechet",
             E,
-            *(w.data_ptr(), V.data_ptr(), E.data_ptr(), f.kind, _address(table), f.floor),
+            *(V.ndim < E.ndim, w.data_ptr(), V.data_ptr(), E.data_ptr()),
+            *(f.kind, _address(table), f.floor),
             D.data_ptr(),
         )
     return D
+
+
+def eigh_vjp(
+    w: Float[Tensor, "*batch n"],
+    V: Float[Tensor, "*batch n n"],
+    gw: Float[Tensor, "*batch n"] | None,
+    gV: Float[Tensor, "*batch n n"] | None,
+) -> Float[Tensor, "*batch n n"]:
+    """V (diag gw + sym(V^T gV / (w_j - w_i))) V^T; 0 where w_i, w_j are equal to rounding."""
+    w, V = w.contiguous(), V.contiguous()
+    gw = None if gw is None else gw.contiguous()
+    gV = None if gV is None else gV.contiguous()
+    gA = torch.empty_like(V)
+    if V.numel():
+        pointers = w.data_ptr(), V.data_ptr(), _address(gw), _address(gV), gA.data_ptr()
+        _run("lk_eigh_adjoint", V, *pointers)
+    return gA
 
 
 def compose(
@@ -357,34 +393,139 @@ def cholesky(
     L = torch.empty_like(A)
     if A.numel() == 0:
         return L, 0
-    arguments = symmetrize, A.data_ptr(), L.data_ptr(), _address(info), tolerance
-    return L, _run("lk_cholesky", A, *arguments)
+    head = symmetrize, A.data_ptr(), FACTOR, 1.0
+    found = _run("lk_cholesky", A, *head, L.data_ptr(), None, _address(info), tolerance)
+    return L, found
+
+
+def cholesky_chart(
+    A: Float[Tensor, "*batch n n"],
+    chart: int,
+    exponent: float = 1.0,
+    *,
+    symmetrize: bool = True,
+    tolerance: float = math.inf,
+) -> tuple[Float[Tensor, "*batch n n"], Float[Tensor, "*batch n n"], int]:
+    """X = L but for log l or l^exponent on the diagonal, L, and what was found."""
+    A = A.contiguous()
+    X, L = torch.empty_like(A), torch.empty_like(A)
+    if A.numel() == 0:
+        return X, L, 0
+    head = symmetrize, A.data_ptr(), chart, exponent
+    return X, L, _run("lk_cholesky", A, *head, L.data_ptr(), X.data_ptr(), None, tolerance)
 
 
 def cholesky_vjp(
-    L: Float[Tensor, "*batch n n"], G: Float[Tensor, "*batch n n"]
+    L: Float[Tensor, "*batch n n"],
+    G: Float[Tensor, "*batch n n"],
+    chart: int = FACTOR,
+    exponent: float = 1.0,
 ) -> Float[Tensor, "*batch n n"]:
     """Gradient sym(L^-T Φ(L^T G) L^-1) with respect to A of a loss with gradient G in L.
 
     Φ takes the lower triangle and halves the diagonal; only the lower triangle of G counts.
+    With `chart` G is the gradient in X of `cholesky_chart`.
     """
     L, G = L.contiguous(), G.contiguous()
     gA = torch.empty_like(G)
     if G.numel():
-        _run("lk_cholesky_adjoint", G, L.data_ptr(), G.data_ptr(), gA.data_ptr())
+        pointers = L.data_ptr(), G.data_ptr(), gA.data_ptr()
+        _run("lk_cholesky_adjoint", G, chart, exponent, *pointers)
     return gA
+
+
+def from_chol_log(X: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """L L^T with L = ⌊X⌋ + exp diag X."""
+    X = X.contiguous()
+    A = torch.empty_like(X)
+    if X.numel():
+        _run("lk_from_log", X, X.data_ptr(), A.data_ptr())
+    return A
+
+
+def from_chol_log_vjp(
+    X: Float[Tensor, "*batch n n"], G: Float[Tensor, "*batch n n"]
+) -> Float[Tensor, "*batch n n"]:
+    """Gradient with respect to X of a loss with gradient G in `from_chol_log`."""
+    X, G = X.contiguous(), G.contiguous()
+    gX = torch.empty_like(X)
+    if X.numel():
+        _run("lk_from_log_adjoint", X, X.data_ptr(), G.data_ptr(), gX.data_ptr())
+    return gX
 
 
 def congruence(
     L: Float[Tensor, "..."], X: Float[Tensor, "*batch n n"]
 ) -> Float[Tensor, "*batch n n"]:
-    """L^-1 sym(X) L^-T for lower triangular L, one for the batch or one a matrix."""
+    """L^-1 sym(X) L^-T for lower triangular L, whose batch shape broadcasts to that of X."""
     X = X.contiguous()
     Y = torch.empty_like(X)
-    factor, stride = _factor(L, X)
     if X.numel():
-        _run("lk_congruence", X, _address(factor), stride, X.data_ptr(), Y.data_ptr())
+        factor, repeat = _repeats(L, tuple(X.shape[:-2]))
+        _run("lk_congruence", X, factor.data_ptr(), repeat, X.data_ptr(), Y.data_ptr())
     return Y
+
+
+# --- distances of Cholesky factors ----------------------------------------------------------
+
+
+class CholeskyDistance(NamedTuple):
+    """‖R‖_F with R = ⌊K - L⌋ + diag weight (h(k) - h(l)) of P = L L^T and Q = K K^T.
+
+    h(x) = (x^a - 1)/a, log x for a = 0. L and K are None unless asked for.
+    """
+
+    value: Float[Tensor, "*batch"]
+    L: Float[Tensor, "*batch n n"] | None
+    K: Float[Tensor, "*batch n n"] | None
+    found: int
+
+
+def cholesky_distance(
+    P: Float[Tensor, "*batch n n"],
+    Q: Float[Tensor, "*batch n n"],
+    a: float,
+    weight: Float[Tensor, " n"],
+    *,
+    factors: bool = True,
+    tolerance: float = math.inf,
+) -> CholeskyDistance:
+    """The distance, and the Cholesky factors that its gradient needs."""
+    P, Q, weight = P.contiguous(), Q.contiguous(), weight.contiguous()
+    value = torch.empty(P.shape[:-2], dtype=P.dtype)
+    L = torch.empty_like(P) if factors else None
+    K = torch.empty_like(P) if factors else None
+    if P.numel() == 0:
+        return CholeskyDistance(value.zero_(), L, K, 0)
+    found = _run(
+        "lk_cholesky_distance",
+        P,
+        *(P.data_ptr(), Q.data_ptr(), a, weight.data_ptr(), value.data_ptr()),
+        *(_address(L), _address(K), tolerance),
+    )
+    return CholeskyDistance(value, L, K, found)
+
+
+def cholesky_distance_vjp(
+    of: tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n n"], Float[Tensor, "*batch n n"]],
+    g: Float[Tensor, "*batch"],
+    a: float,
+    weight: Float[Tensor, " n"],
+    *,
+    wanted: tuple[bool, bool] = (True, True),
+) -> tuple[Float[Tensor, "*batch n n"] | None, Float[Tensor, "*batch n n"] | None]:
+    """Gradients with respect to P and Q of a loss with gradient g in the distance; 0 at 0.
+
+    `of` are value, L and K of `cholesky_distance`.
+    """
+    value, L, K = of
+    g = g.contiguous()
+    gP = torch.empty_like(L) if wanted[0] else None
+    gQ = torch.empty_like(L) if wanted[1] else None
+    if L.numel():
+        pointers = (T.data_ptr() for T in (weight, value, L, K, g))
+        _run("lk_cholesky_distance_adjoint", L, a, *pointers, _address(gP), _address(gQ))
+    return gP, gQ
 
 
 # --- pencils --------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from linalg_kernels import errors, scalar
 from linalg_kernels.backends import gpu, native
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.scalar import ScalarFunction
+from linalg_kernels.transforms import needs_rule, transformed
 
 Choice = Literal["auto", "torch", "native", "triton"]
 
@@ -348,14 +349,27 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
     return reference.evaluate(w, V, p, fn)
 
 
+def spectral_of_congruence(
+    C: Tensor, X: Tensor, fn: ScalarFunction
+) -> tuple[Tensor, Tensor] | None:
+    """f(C X C^T) and the eigenvalues of C X C^T in any order; natively or not at all.
+
+    None as well where there is something to be worded. Of constants: it has no derivative.
+    """
+    if needs_rule(C, X) or not _native_takes(_SPECTRAL, X, C) or (f := _known(fn, None)) is None:
+        return None
+    F, w, found = native.spectral_of_congruence(C, X, f)
+    return None if found else (F, w)
+
+
 def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
-    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H."""
-    if E.shape == V.shape:
+    """Daleckii-Krein: V (f[w_i, w_j] ∘ V^H herm(E) V) V^H; batch shapes broadcast."""
+    if E.shape == V.shape or V.ndim == 2:
         if torch.compiler.is_compiling():
             known = scalar.encode(fn)
-            if known is not None and _opaque(V):
+            if known is not None and E.shape == V.shape and _opaque(V):
                 return torch.ops.linalg_kernels.frechet(w, V, E, p, *known)
-        elif _native_takes(_PRODUCT, V, w, E, p):
+        elif _native_takes(_PRODUCT, E, w, V, p):
             f = _known(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
@@ -366,6 +380,16 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return _kernel("frechet", V)(w, V, E, f.table, f.kind, f.floor)
     return reference.frechet(w, V, E, p, fn)
+
+
+def eigh_vjp(w: Tensor, V: Tensor, gw: Tensor | None, gV: Tensor | None) -> Tensor | None:
+    """The gradient of a loss of eigenvalues and eigenvectors, natively or not at all.
+
+    None also where a derivative of it is asked for.
+    """
+    if torch.is_grad_enabled() or transformed() or not _native_takes(_PRODUCT, V, w, gw, gV):
+        return None
+    return native.eigh_vjp(w, V, gw, gV)
 
 
 def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor | None]:
@@ -404,6 +428,39 @@ def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
         if _triton_takes(L.shape[-1], gpu.LIMIT, L, G):
             return _kernel("cholesky_vjp", L)(L, G)
     return reference.cholesky_vjp(L, G)
+
+
+def cholesky_chart(
+    A: Tensor, chart: int, exponent: float, symmetrize: bool, check: bool
+) -> tuple[Tensor, Tensor] | None:
+    """⌊L⌋ + h(diag L) and L, natively or not at all.
+
+    None also where there is something to be worded. `chart` is of `native`.
+    """
+    if transformed() or not _native_takes(_CHOLESKY, A):
+        return None
+    tolerance = _tolerance(symmetrize, check)
+    X, L, found = native.cholesky_chart(
+        A, chart, exponent, symmetrize=symmetrize, tolerance=tolerance
+    )
+    return None if found else (X, L)
+
+
+def from_chol_log(X: Tensor) -> Tensor | None:
+    """L L^T with L = ⌊X⌋ + exp diag X, natively or not at all."""
+    if transformed() or not _native_takes(_CHOLESKY, X):
+        return None
+    return native.from_chol_log(X)
+
+
+def cholesky_distance(
+    P: Tensor, Q: Tensor, a: float, weight: Tensor, factors: bool
+) -> native.CholeskyDistance | None:
+    """A distance of Cholesky factors, natively or not at all (see `native.cholesky_distance`)."""
+    if transformed() or P.shape != Q.shape or not _native_takes(_CHOLESKY, P, Q, weight):
+        return None
+    found = native.cholesky_distance(P, Q, a, weight, factors=factors, tolerance=errors.ASYMMETRY)
+    return None if found.found else found
 
 
 def pencil(

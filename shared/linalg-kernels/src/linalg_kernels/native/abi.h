@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 4
+#define LK_ABI_VERSION 5
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -66,41 +66,76 @@ enum {
 
 /* Eigensystem A = V diag(w) V^T and F = V diag(f(w)) V^T; w, V and F may each
  * be null. With `symmetrize` (A + A^T)/2 stands for the matrix, else its lower
- * triangle. With L (else null) the matrix is L^-1 A L^-T; L_stride is n*n, or
- * 0 if one factor serves the whole batch. With `sorted` eigenvalues ascend,
- * else they come in no order.
+ * triangle. With L (else null) the matrix is L^-1 A L^-T, or with `multiply`
+ * L A L^T for any L; matrix b belongs to factor b / L_repeat. With `sorted`
+ * eigenvalues ascend, else they come in no order.
  *
  * info: 0; -1 if the matrix holds NaN or Inf (w, V, F are then NaN); 1 + the
  * index of an eigenvalue that did not converge. */
 LK_API int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
-                           const void* A, const void* L, int64_t L_stride, int32_t kind,
-                           const void* table, double floor, int32_t sorted, void* w, void* V,
-                           void* F, int32_t* info, double tolerance, int32_t threads);
+                           const void* A, const void* L, int64_t L_repeat, int32_t multiply,
+                           int32_t kind, const void* table, double floor, int32_t sorted, void* w,
+                           void* V, void* F, int32_t* info, double tolerance, int32_t threads);
 
 /* Daleckii-Krein: D = V (K o (V^T sym(E) V)) V^T, K_ij = f[w_i, w_j]. w may be
- * null for LK_TABLE. */
-LK_API int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
-                          const void* E, int32_t kind, const void* table, double floor, void* D,
-                          int32_t threads);
+ * null for LK_TABLE. With `shared` there is one w and one V (and one table row
+ * where f has a table of K, or one exponent). */
+LK_API int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t shared, const void* w,
+                          const void* V, const void* E, int32_t kind, const void* table,
+                          double floor, void* D, int32_t threads);
+
+/* gA = V (diag(gw) + sym(V^T gV / (w_j - w_i))) V^T, the adjoint of A -> (w, V);
+ * 0 for 1 / (w_j - w_i) where |w_j - w_i| <= 8 eps max |w|. gw or gV may be null. */
+LK_API int32_t lk_eigh_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* w,
+                               const void* V, const void* gw, const void* gV, void* gA,
+                               int32_t threads);
 
 /* F = V diag(f(w)) V^T for any V. w may be null for LK_TABLE. */
 LK_API int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
                           int32_t kind, const void* table, double floor, void* F,
                           int32_t threads);
 
-/* L L^T = A. info: 0, or k if the leading minor of order k is not positive
- * definite or not finite; L is then NaN. symmetrize and tolerance as above. */
+/* Functions h of the diagonal of a Cholesky factor: h(l) = l, log l, l^exponent. */
+enum { LK_FACTOR = 0, LK_LOG_DIAGONAL = 1, LK_POWER_DIAGONAL = 2 };
+
+/* L L^T = A and X = L but for h on its diagonal; either may be null. info: 0,
+ * or k if the leading minor of order k is not positive definite or not finite;
+ * L and X are then NaN. symmetrize and tolerance as above. */
 LK_API int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
-                           const void* A, void* L, int32_t* info, double tolerance,
+                           const void* A, int32_t chart, double exponent, void* L, void* X,
+                           int32_t* info, double tolerance, int32_t threads);
+
+/* gA = sym(L^-T Phi(L^T G') L^-1), the adjoint of A -> X: G' is the gradient G
+ * in X but for h'(l) times its diagonal. */
+LK_API int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t chart,
+                                   double exponent, const void* L, const void* G, void* gA,
+                                   int32_t threads);
+
+/* A = L L^T with L the lower triangle of X but for exp on its diagonal. */
+LK_API int32_t lk_from_log(int32_t dtype, int64_t batch, int32_t n, const void* X, void* A,
                            int32_t threads);
 
-/* gA = sym(L^-T Phi(L^T G) L^-1), the adjoint of A -> L. */
-LK_API int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L,
-                                   const void* G, void* gA, int32_t threads);
+/* Its adjoint: the lower triangle of 2 sym(G) L, times diag L on the diagonal. */
+LK_API int32_t lk_from_log_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* X,
+                                   const void* G, void* gX, int32_t threads);
 
-/* Y = L^-1 sym(X) L^-T; L_stride as above. */
+/* value = |R|_F, R = K - L below the diagonal and weight (h(k) - h(l)) on it, of
+ * P = L L^T and Q = K K^T with h(x) = (x^a - 1)/a, log x for a = 0. weight: (n).
+ * L and K may be null. What is not finite or not positive definite gives NaN. */
+LK_API int32_t lk_cholesky_distance(int32_t dtype, int64_t batch, int32_t n, const void* P,
+                                    const void* Q, double a, const void* weight, void* value,
+                                    void* L, void* K, double tolerance, int32_t threads);
+
+/* Gradients of a loss with gradient g (batch) in `value`, 0 where it is 0. gP
+ * or gQ may be null. */
+LK_API int32_t lk_cholesky_distance_adjoint(int32_t dtype, int64_t batch, int32_t n, double a,
+                                            const void* weight, const void* value, const void* L,
+                                            const void* K, const void* g, void* gP, void* gQ,
+                                            int32_t threads);
+
+/* Y = L^-1 sym(X) L^-T; L_repeat as above. */
 LK_API int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L,
-                             int64_t L_stride, const void* X, void* Y, int32_t threads);
+                             int64_t L_repeat, const void* X, void* Y, int32_t threads);
 
 /* The eigenvalues of the pencil (Q, P), Q u = w P u with u^T P u = 1, for
  * positive definite P and Q. Of the batch, matrix b belongs to the matrix

@@ -143,21 +143,28 @@ int32_t lk_select_isa(const char* name) {
 }
 
 int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
-                    const void* L, int64_t L_stride, int32_t kind, const void* table, double floor,
-                    int32_t sorted, void* w, void* V, void* F, int32_t* info, double tolerance,
-                    int32_t threads) {
+                    const void* L, int64_t L_repeat, int32_t multiply, int32_t kind,
+                    const void* table, double floor, int32_t sorted, void* w, void* V, void* F,
+                    int32_t* info, double tolerance, int32_t threads) {
   int32_t found = LK_OK;
-  SpectralArgs args{batch, n, symmetrize, A, L, L_stride, {kind, table, floor},
+  if (L_repeat < 1) return LK_ERROR_ARGUMENT;
+  SpectralArgs args{batch, n, symmetrize, A, L, L_repeat, multiply, {kind, table, floor},
                     sorted, w, V, F, info, tolerance, &found};
   int32_t status = run(dtype, args, &TypedKernels::spectral, threads, true);
   return status < 0 ? status : found;
 }
 
-int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
-                   const void* E, int32_t kind, const void* table, double floor, void* D,
-                   int32_t threads) {
-  FrechetArgs args{batch, n, w, V, E, {kind, table, floor}, D};
+int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t shared, const void* w,
+                   const void* V, const void* E, int32_t kind, const void* table, double floor,
+                   void* D, int32_t threads) {
+  FrechetArgs args{batch, n, shared, w, V, E, {kind, table, floor}, D};
   return run(dtype, args, &TypedKernels::frechet, threads);
+}
+
+int32_t lk_eigh_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
+                        const void* gw, const void* gV, void* gA, int32_t threads) {
+  EighAdjointArgs args{batch, n, w, V, gw, gV, gA};
+  return run(dtype, args, &TypedKernels::eigh_adjoint, threads);
 }
 
 int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
@@ -167,22 +174,54 @@ int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const
 }
 
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
-                    void* L, int32_t* info, double tolerance, int32_t threads) {
+                    int32_t chart, double exponent, void* L, void* X, int32_t* info,
+                    double tolerance, int32_t threads) {
   int32_t found = LK_OK;
-  CholeskyArgs args{batch, n, symmetrize, A, L, info, tolerance, &found};
+  CholeskyArgs args{batch, n, symmetrize, A, chart, exponent, L, X, info, tolerance, &found};
   int32_t status = run(dtype, args, &TypedKernels::cholesky, threads);
   return status < 0 ? status : found;
 }
 
-int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* L, const void* G,
-                            void* gA, int32_t threads) {
-  CholeskyAdjointArgs args{batch, n, L, G, gA};
+int32_t lk_cholesky_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t chart,
+                            double exponent, const void* L, const void* G, void* gA,
+                            int32_t threads) {
+  CholeskyAdjointArgs args{batch, n, chart, exponent, L, G, gA};
   return run(dtype, args, &TypedKernels::cholesky_adjoint, threads);
 }
 
-int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, int64_t L_stride,
+int32_t lk_from_log(int32_t dtype, int64_t batch, int32_t n, const void* X, void* A,
+                    int32_t threads) {
+  FromLogArgs args{batch, n, X, A};
+  return run(dtype, args, &TypedKernels::from_log, threads);
+}
+
+int32_t lk_from_log_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* X, const void* G,
+                            void* gX, int32_t threads) {
+  FromLogAdjointArgs args{batch, n, X, G, gX};
+  return run(dtype, args, &TypedKernels::from_log_adjoint, threads);
+}
+
+int32_t lk_cholesky_distance(int32_t dtype, int64_t batch, int32_t n, const void* P,
+                             const void* Q, double a, const void* weight, void* value, void* L,
+                             void* K, double tolerance, int32_t threads) {
+  int32_t found = LK_OK;
+  CholeskyDistanceArgs args{batch, n, P, Q, a, weight, value, L, K, tolerance, &found};
+  int32_t status = run(dtype, args, &TypedKernels::cholesky_distance, threads);
+  return status < 0 ? status : found;
+}
+
+int32_t lk_cholesky_distance_adjoint(int32_t dtype, int64_t batch, int32_t n, double a,
+                                     const void* weight, const void* value, const void* L,
+                                     const void* K, const void* g, void* gP, void* gQ,
+                                     int32_t threads) {
+  CholeskyDistanceAdjointArgs args{batch, n, a, weight, value, L, K, g, gP, gQ};
+  return run(dtype, args, &TypedKernels::cholesky_distance_adjoint, threads);
+}
+
+int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, int64_t L_repeat,
                       const void* X, void* Y, int32_t threads) {
-  CongruenceArgs args{batch, n, L, L_stride, X, Y};
+  if (L_repeat < 1) return LK_ERROR_ARGUMENT;
+  CongruenceArgs args{batch, n, L, L_repeat, X, Y};
   return run(dtype, args, &TypedKernels::congruence, threads);
 }
 

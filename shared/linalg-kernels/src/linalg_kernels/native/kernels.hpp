@@ -36,7 +36,8 @@ struct SpectralArgs {
   int32_t symmetrize;  // else the lower triangle stands for the matrix
   const void* A;
   const void* L;     // null, or factors: the matrix is then L^-1 A L^-T
-  int64_t L_stride;  // n*n, or 0 for one factor
+  int64_t L_repeat;  // matrices that share a factor
+  int32_t multiply;  // then L is any matrix C, and the matrix C A C^T
   FunctionArgs f;
   // Results; null where not wanted. With F and without `sorted` the
   // eigenvalues come in no order.
@@ -52,6 +53,7 @@ struct SpectralArgs {
 struct FrechetArgs {
   int64_t batch;
   int32_t n;
+  int32_t shared;  // one w and one V serve the whole batch
   const void* w;
   const void* V;
   const void* E;
@@ -68,12 +70,28 @@ struct ComposeArgs {
   void* F;
 };
 
+struct EighAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  const void* w;
+  const void* V;
+  const void* gw;
+  const void* gV;
+  void* gA;
+};
+
+// A function h of the diagonal of Cholesky factors, numbered as in abi.h.
+enum Chart { kFactor = 0, kLogDiagonal = 1, kPowerDiagonal = 2 };
+
 struct CholeskyArgs {
   int64_t batch;
   int32_t n;
   int32_t symmetrize;
   const void* A;
+  int32_t chart;
+  double exponent;
   void* L;
+  void* X;
   int32_t* info;
   double tolerance;
   int32_t* found;
@@ -82,16 +100,60 @@ struct CholeskyArgs {
 struct CholeskyAdjointArgs {
   int64_t batch;
   int32_t n;
+  int32_t chart;
+  double exponent;
   const void* L;
   const void* G;
   void* gA;
+};
+
+struct FromLogArgs {
+  int64_t batch;
+  int32_t n;
+  const void* X;
+  void* A;
+};
+
+struct FromLogAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  const void* X;
+  const void* G;
+  void* gX;
+};
+
+struct CholeskyDistanceArgs {
+  int64_t batch;
+  int32_t n;
+  const void* P;
+  const void* Q;
+  double a;
+  const void* weight;  // (n), square roots
+  void* value;
+  void* L;
+  void* K;
+  double tolerance;
+  int32_t* found;
+};
+
+struct CholeskyDistanceAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  double a;
+  const void* weight;
+  const void* value;
+  const void* L;
+  const void* K;
+  const void* g;
+  void* gP;
+  void* gQ;
 };
 
 struct CongruenceArgs {
   int64_t batch;
   int32_t n;
   const void* L;
-  int64_t L_stride;
+  int64_t L_repeat;
   const void* X;
   void* Y;
 };
@@ -135,8 +197,13 @@ struct TypedKernels {
   Kernel<SpectralArgs> spectral;
   Kernel<FrechetArgs> frechet;
   Kernel<ComposeArgs> compose;
+  Kernel<EighAdjointArgs> eigh_adjoint;
   Kernel<CholeskyArgs> cholesky;
   Kernel<CholeskyAdjointArgs> cholesky_adjoint;
+  Kernel<FromLogArgs> from_log;
+  Kernel<FromLogAdjointArgs> from_log_adjoint;
+  Kernel<CholeskyDistanceArgs> cholesky_distance;
+  Kernel<CholeskyDistanceAdjointArgs> cholesky_distance_adjoint;
   Kernel<CongruenceArgs> congruence;
   Kernel<PencilArgs> pencil;
   Kernel<PencilAdjointArgs> pencil_adjoint;

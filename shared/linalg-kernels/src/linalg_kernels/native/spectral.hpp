@@ -122,6 +122,15 @@ static void whiten(const Vec<T>* L, const Vec<T>* inverse, int n, Vec<T>* S) {
   forward_substitute<T>(L, inverse, n, S, 1, ld, true);
 }
 
+// S <- C S C^T, on the lower triangle. `work` holds a matrix.
+template <class T>
+static void congruence(const Vec<T>* C, int n, Vec<T>* S, Vec<T>* work) {
+  const int ld = leading(n);
+  mirror<T>(S, n);
+  product<T>(work, n, {S, ld, 1}, {C, 1, ld}, false);  // S C^T
+  product<T>(S, n, {C, 1, ld}, {work, ld, 1}, true);
+}
+
 template <class T>
 static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   using V = Vec<T>;
@@ -131,9 +140,13 @@ static void load_matrices(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   fold<T>(b.S, n, a.symmetrize, size, difference, finite);
   tell_asymmetry<T>(a.found, a.tolerance, size, difference);
   if (a.L != nullptr) {
-    load_square<T>(a.L, a.L_stride, n, lanes, b.Z);
-    invert_diagonal<T>(b.Z, n, b.work);
-    whiten<T>(b.Z, b.work, n, b.S);
+    load_square<T>(a.L, (int64_t)n * n, n, SharedLanes<T>(lanes, a.L_repeat, a.batch), b.Z);
+    if (a.multiply) {
+      congruence<T>(b.Z, n, b.S, b.rotations);
+    } else {
+      invert_diagonal<T>(b.Z, n, b.work);
+      whiten<T>(b.Z, b.work, n, b.S);
+    }
     size = V{};
     measure<T>(b.S, n, size, finite);
   }
@@ -170,11 +183,13 @@ static void values(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w
 
 // M <- K o M on the lower triangle, K_ij = f[w_i, w_j].
 template <class T, int kind>
-static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
-                                    Prepared<T>* prepared, Vec<T>* M) {
+static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, bool shared, int n,
+                                    const Vec<T>* w, Prepared<T>* prepared, Vec<T>* M) {
   const int ld = leading(n);
   Exponent<T> e{};
-  if constexpr (kind == kPower) e = exponent<T>(load_lanes<T>(static_cast<const T*>(f.table), lanes));
+  if constexpr (kind == kPower)
+    e = exponent<T>(shared ? set(*static_cast<const T*>(f.table))
+                           : load_lanes<T>(static_cast<const T*>(f.table), lanes));
   const bool floored = f.floor > -__builtin_inf();
   const Vec<T> floor = splat<T>(f.floor);
   for (int i = 0; i < n; ++i) {
@@ -195,22 +210,23 @@ static void scale_by_differences_of(const FunctionArgs& f, Lanes<T> lanes, int n
 }
 
 template <class T>
-static void scale_by_differences(const FunctionArgs& f, Lanes<T> lanes, int n, const Vec<T>* w,
-                                 Prepared<T>* prepared, Vec<T>* M, Vec<T>* table) {
+static void scale_by_differences(const FunctionArgs& f, Lanes<T> lanes, bool shared, int n,
+                                 const Vec<T>* w, Prepared<T>* prepared, Vec<T>* M,
+                                 Vec<T>* table) {
   const int ld = leading(n);
   switch (f.kind) {
-    case kLog: return scale_by_differences_of<T, kLog>(f, lanes, n, w, prepared, M);
-    case kExp: return scale_by_differences_of<T, kExp>(f, lanes, n, w, prepared, M);
-    case kSqrt: return scale_by_differences_of<T, kSqrt>(f, lanes, n, w, prepared, M);
-    case kInvSqrt: return scale_by_differences_of<T, kInvSqrt>(f, lanes, n, w, prepared, M);
-    case kInverse: return scale_by_differences_of<T, kInverse>(f, lanes, n, w, prepared, M);
-    case kPower: return scale_by_differences_of<T, kPower>(f, lanes, n, w, prepared, M);
+    case kLog: return scale_by_differences_of<T, kLog>(f, lanes, shared, n, w, prepared, M);
+    case kExp: return scale_by_differences_of<T, kExp>(f, lanes, shared, n, w, prepared, M);
+    case kSqrt: return scale_by_differences_of<T, kSqrt>(f, lanes, shared, n, w, prepared, M);
+    case kInvSqrt: return scale_by_differences_of<T, kInvSqrt>(f, lanes, shared, n, w, prepared, M);
+    case kInverse: return scale_by_differences_of<T, kInverse>(f, lanes, shared, n, w, prepared, M);
+    case kPower: return scale_by_differences_of<T, kPower>(f, lanes, shared, n, w, prepared, M);
     case kTable:
-      load_square<T>(f.table, (int64_t)n * n, n, lanes, table);
+      load_square<T>(f.table, shared ? 0 : (int64_t)n * n, n, lanes, table);
       for (int i = 0; i < n; ++i)
         for (int j = 0; j <= i; ++j) M[i * ld + j] *= table[i * ld + j];
       return;
-    default: return scale_by_differences_of<T, kIdentity>(f, lanes, n, w, prepared, M);
+    default: return scale_by_differences_of<T, kIdentity>(f, lanes, shared, n, w, prepared, M);
   }
 }
 
@@ -346,11 +362,15 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
   V* U = Y + matrix_vectors(n);
   V* w = U + matrix_vectors(n);
   Prepared<T>* prepared = reinterpret_cast<Prepared<T>*>(w + n);
+  const bool shared = a.shared;
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
     load_square<T>(a.E, nn, n, lanes, X);
-    load_square<T>(a.V, nn, n, lanes, U);
-    if (a.w != nullptr) load_row<T>(a.w, n, lanes, w);
+    if (!shared || block == first) {
+      load_square<T>(a.V, shared ? 0 : nn, n, lanes, U);
+      if (a.w != nullptr)
+        load_block<T>(static_cast<const T*>(a.w), shared ? 0 : n, 1, n, n, lanes, w);
+    }
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < i; ++j) {
         V x = X[i * ld + j];
@@ -360,7 +380,7 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
       }
     product<T>(Y, n, {X, ld, 1}, {U, ld, 1}, false);  // E V
     product<T>(X, n, {U, ld, 1}, {Y, ld, 1}, true);   // V^T E V
-    scale_by_differences<T>(a.f, lanes, n, w, prepared, X, Y);
+    scale_by_differences<T>(a.f, lanes, shared, n, w, prepared, X, Y);
     mirror<T>(X, n);
     product<T>(Y, n, {X, ld, 1}, {U, 1, ld}, false);  // M V^T
     product<T>(X, n, {U, 1, ld}, {Y, ld, 1}, true);   // V M V^T
