@@ -109,7 +109,7 @@ def _descend(
     last = None
     for done in range(max_iter):
         logs, w = _logarithms(B_inv[..., None, :, :], X)
-        J = (weights[..., None, :] @ logs.flatten(-2)).reshape(M.shape)
+        J = (weights.to(logs.dtype)[..., None, :] @ logs.flatten(-2)).reshape(M.shape)
         found = barycenter.worst(torch.linalg.matrix_norm(J) / root_n)
         if found is not None:
             residual = found
