@@ -44,7 +44,8 @@ def rank1(
 
     By powers of the smaller Gram matrix, from a start that depends on A alone: for min(m, n)
     <= 256 repeated squaring, for which no A is unfavourable (`subspace.leading_eigenvector`);
-    above, and for operators, subspace iteration on 8 fixed columns. Where the largest
+    above, and for operators, subspace iteration on 8 fixed columns, which squaring follows where
+    it has not converged (up to 4096; beyond, a `ConvergenceWarning` says so). Where the largest
     singular value is repeated, u and v are some pair of its space. A = 0 gives s = 0 with unit
     u and v.
 

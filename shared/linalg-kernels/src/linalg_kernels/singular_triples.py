@@ -24,11 +24,13 @@ from linalg_kernels.linear_operator import LinearOperator
 from linalg_kernels.precision import full_precision
 from linalg_kernels.transforms import batch_first
 
-# "power" is what rank1 does: by the Gram matrix where it is small, else by a block.
+# "power" is what rank1 does: by the Gram matrix where it is small, else by a block first.
 Method = Literal["block_power", "randomized", "exact", "power"]
 
 # Up to this size the Gram matrix is squared repeatedly, beyond it is iterated on a block.
 _SQUARING = 256
+# Where the block has not converged, squaring follows up to this size: its Gram matrix fits.
+_SQUARING_AFTER = 4096
 # Columns of that block beyond the one that is asked for.
 RANK1_OVERSAMPLE = 7
 
@@ -93,11 +95,35 @@ def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
 def _by_block_power(
     A: Tensor, k: int, oversample: int, iters: int, tol: float | None,
     generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, float | None]:  # fmt: skip
     n = A.shape[-1]
     width = min(k + oversample, *A.shape[-2:])
     X = subspace.start_block(n, width, A, generator).expand(*A.shape[:-2], n, width)
-    return subspace.block_power(lambda X: A @ X, lambda Y: A.mH @ Y, X, k, iters, tol)[:3]
+    return subspace.block_power(lambda X: A @ X, lambda Y: A.mH @ Y, X, k, iters, tol)
+
+
+def _by_power(A: Tensor, iters: int, tol: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading triple of A (*batch, m, n), whatever the gap to the next one."""
+    m, n = A.shape[-2:]
+    if min(m, n) > _SQUARING:
+        scaled, poison, size = _finite(A)
+        U, S, V, residual = _by_block_power(scaled, 1, RANK1_OVERSAMPLE, iters, tol, None)
+        if residual is None or residual <= tol or min(m, n) > _SQUARING_AFTER:
+            _warn_unless(residual, tol, "rank1")
+            return U + poison, S * size[..., 0], V + poison
+    if m >= n:
+        return _by_squaring(A, iters, tol)
+    V, S, U = _by_squaring(A.mH, iters, tol)
+    return U, S, V
+
+
+def _finite(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A scaled to largest entry 1, what to add to its vectors (0 or NaN), and the scale.
+
+    A matrix that is not finite becomes 0: LAPACK refuses NaN for the whole batch.
+    """
+    scaled, size = _scaled(A)
+    return torch.where(torch.isnan(size), 0, scaled), size - size, size
 
 
 def _triples_of(
@@ -111,23 +137,19 @@ def _triples_of(
     if by_kernel is not None:
         u, s, v = by_kernel
         U, S, V = u[..., None], s[..., None], v[..., None]
-    elif method == "power" and min(m, n) <= _SQUARING:
-        if m >= n:
-            U, S, V = _by_squaring(A, iters, aim)
-        else:
-            V, S, U = _by_squaring(A.mH, iters, aim)
+    elif method == "power":
+        U, S, V = _by_power(A, iters, aim)
+        # What did not converge beyond the size of squaring has been told of already.
+        tol = None if min(m, n) > _SQUARING_AFTER else tol
     else:
-        scaled, size = _scaled(A)
-        # LAPACK refuses NaN for the whole batch.
-        scaled = torch.where(torch.isnan(size), 0, scaled)
+        scaled, poison, size = _finite(A)
         if method == "exact":
             U, S, Vh = torch.linalg.svd(scaled, full_matrices=False)
             U, S, V = U[..., :k], S[..., :k], Vh.mH[..., :k]
         else:
             # A fixed number of steps is what "randomized" is; it looks at no residual.
             stop = None if method == "randomized" else aim
-            U, S, V = _by_block_power(scaled, k, oversample, iters, stop, generator)
-        poison = size - size  # 0, or NaN where A is not finite
+            U, S, V, _ = _by_block_power(scaled, k, oversample, iters, stop, generator)
         U, S, V = U + poison, S * size[..., 0], V + poison
     if tol is not None and method != "exact" and A.numel() and errors.can_read(A):
         residual = _residual(A, U, S, V).nan_to_num(0).max()
