@@ -375,6 +375,8 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return native.frechet(w, V, E, f)
         if _triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
+            V, w = V.expand(E.shape), w.expand(E.shape[:-1])
+            p = None if p is None else p.expand(E.shape[:-2])
             f = _known(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
