@@ -48,6 +48,33 @@ def test_gradient_of_an_asymmetric_perturbation_is_symmetric():
     assert torch.equal(g, g.mT)
 
 
+@pytest.mark.parametrize("n", [3, 70])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_definite_and_other_elements_in_one_batch(n, dtype):
+    """Each has its own factorisation, natively and beyond the native library's orders."""
+    H = hermitian(5, n, n, dtype=dtype) / n**0.5
+    shift = torch.tensor([0.0, 3.0, -1.5, 3.0, -3.0], dtype=torch.float64)
+    A = H + (shift[:, None] * torch.ones(n, dtype=torch.float64)).diag_embed()
+    definite = torch.linalg.eigvalsh(A)[:, 0] > -1
+    assert definite.any()
+    assert not definite.all()
+    lower = (A.tril() + 7 * torch.ones_like(A).triu(1)).requires_grad_()
+    A.requires_grad_()
+    weight = torch.arange(1.0, 6.0, dtype=torch.float64)
+    for given, options in ((A, {}), (lower, {"symmetrize": False})):
+        value = logabsdet_sym(given, **options)
+        want = torch.linalg.slogdet(torch.eye(n, dtype=dtype) + A)[1]
+        torch.testing.assert_close(value, want, rtol=1e-11, atol=1e-11)
+        with torch.no_grad():
+            torch.testing.assert_close(logabsdet_sym(given, **options), value)
+        (g,) = torch.autograd.grad(value @ weight, given, create_graph=True)
+        (plain,) = torch.autograd.grad(logabsdet_sym(given, **options) @ weight, given)
+        inverse = torch.linalg.inv(torch.eye(n, dtype=dtype) + A.detach())
+        torch.testing.assert_close(plain, weight[:, None, None] * inverse, rtol=1e-8, atol=1e-9)
+        assert torch.equal(plain, plain.mH)
+        torch.testing.assert_close(g, plain, rtol=1e-8, atol=1e-9)
+
+
 def test_singular_elements():
     H = torch.stack([torch.zeros(3, 3), torch.diag(torch.tensor([-1.0, 0.0, 0.0]))])
     with pytest.raises(LinAlgError, match=r"I \+ H\[1\] is singular"):

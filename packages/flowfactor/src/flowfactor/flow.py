@@ -121,7 +121,13 @@ class LatentFlow(nn.Module):
         """log|det ∂z_t/∂z_{t-1}| of one undivided step of length 1/substeps, by `logdet`."""
         part = 1 / self.substeps
         if self.logdet == "exact":
-            return logabsdet_sym(part * self.hessian(z, t, k))
+            if isinstance(k, Tensor) and k.is_floating_point():
+                return logabsdet_sym(part * self.hessian(z, t, k))
+
+            def own(j: int, z: Tensor, t: Tensor) -> Tensor:
+                return pf.step_logabsdet(self.potentials[j], z, t, part)
+
+            return self._each(own, z, t, k)
         if self.logdet == "laplacian":
             return (1 + part * self._of_potentials(pf.laplacian, z, t, k)).abs().log()
         if self.logdet == "hutchinson":

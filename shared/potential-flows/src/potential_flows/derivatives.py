@@ -180,4 +180,6 @@ def step_logabsdet(
         check: Raise `LinAlgError` naming the row whose step is exactly singular or not finite.
             With False a singular row gives -inf.
     """
+    if type(u) is MLPPotential:
+        return u.step_logabsdet(z, t, step, check=check)
     return logabsdet_sym(step * hessian(u, z, t, chunk_size=chunk_size), check=check)

@@ -1,5 +1,6 @@
 """A smooth scalar potential u(z, t), with its space derivatives in closed form."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,10 +8,11 @@ import torch
 from jaxtyping import Float
 from linalg_kernels import errors
 from torch import Tensor, nn
-from torch.func import grad, jvp
+from torch.func import grad
 
 from .inputs import as_time, check_points, check_same_shape
-from .time_embedding import sinusoidal_embedding
+from .time_embedding import embedding_with_rate, sinusoidal_embedding
+from .volume import check_regular, outer_logabsdet
 
 Elementwise = Callable[[Tensor], Tensor]
 Time = Float[Tensor, "*#batch"] | float | int
@@ -70,13 +72,18 @@ def _check_elementwise(f: Elementwise, name: str) -> None:
 
 
 class _Jet(NamedTuple):
-    """What the first two space derivatives of s are made of, s = u before the output map."""
+    """What the space derivatives of u = o(s) are made of, x = W1 z + b1, e = W2ᵀ(w a'(y)).
 
-    s: Tensor
-    grad: Tensor  # ∇s
-    kappa: Tensor  # a'(x), x = W1 z + b1
-    inner: Tensor  # e a''(x), e = W2ᵀ(w a'(y))
-    outer: Tensor  # w a''(y)
+    ∇u = o' W1ᵀ q, and ∇²u = W1ᵀ M W1 with
+    M = diag(inner) + diag(κ) W2ᵀ diag(outer) W2 diag(κ) + curvature q qᵀ.
+    """
+
+    slope: Tensor  # o'(s)
+    curvature: Tensor  # o''(s)
+    kappa: Tensor  # a'(x)
+    q: Tensor  # e a'(x)
+    inner: Tensor  # o' e a''(x)
+    outer: Tensor  # o' w a''(y)
 
 
 class MLPPotential(nn.Module):
@@ -86,10 +93,10 @@ class MLPPotential(nn.Module):
     `hidden=time_dim=dim, output=torch.tanh`, which keeps |u| < 1; that of Wei et al. 2024
     (ChemFlow) with `hidden=512`, but smooth: with their ReLU every second derivative is zero.
 
-    `gradient`, `hessian`, `laplacian`, `hessian_product` and `spacetime_gradient` are closed
-    forms, trained through with one backward pass; the functions of the same names take any
-    potential and use these for this class. (A subclass goes by autograd: it may have changed
-    `forward`.)
+    `gradient`, `hessian`, `laplacian`, `hessian_product`, `spacetime_gradient` and
+    `step_logabsdet` are closed forms, trained through with one backward pass; the functions of
+    the same names take any potential and use these for this class. (A subclass goes by autograd:
+    it may have changed `forward`.)
 
     Args:
         dim: n, the size of z.
@@ -140,44 +147,33 @@ class MLPPotential(nn.Module):
         """∇u = o'(s) W1ᵀ(e a'(x)), e = W2ᵀ(w a'(y)); products of vectors elementwise."""
         t = self._check(z, t)
         s, e, kappa = self._first(z, self._time_branch(t))
-        _, slope = _value_slope(self.output, s)
-        return slope[..., None] * ((e * kappa) @ self.space.weight)
+        return self._gradient(s, e, kappa)[0]
 
     def spacetime_gradient(
         self, z: Float[Tensor, "*batch n"], t: Time
     ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch"]]:
         """∇u and ∂u/∂t = o'(s) e·τ'(t)."""
         t = self._check(z, t)
-        # Forward mode takes the tangent of a tensor without dimensions to double precision.
-        moving = jvp(self._time_branch, (t[None],), (torch.ones_like(t[None]),))
-        tau, rate = moving[0][0], moving[1][0]
+        tau, rate = self._time_branch_with_rate(t)
         s, e, kappa = self._first(z, tau)
-        _, slope = _value_slope(self.output, s)
-        gradient = slope[..., None] * ((e * kappa) @ self.space.weight)
+        gradient, slope = self._gradient(s, e, kappa)
         return gradient, slope * (e * rate).sum(-1)
 
     def hessian(self, z: Float[Tensor, "*batch n"], t: Time) -> Float[Tensor, "*batch n n"]:
         """o' W1ᵀ[diag(e a'') + diag(a'(x)) W2ᵀ diag(w a''(y)) W2 diag(a'(x))]W1 + o'' ∇s ∇sᵀ."""
         jet = self._second(z, self._check(z, t))
-        _, slope, curvature = _value_slope_curvature(self.output, jet.s)
-        W1, W2 = self.space.weight, self.fusion.weight
-        # Each product has a shared right factor, so it is one large matrix product.
-        middle = (W2.mT * jet.outer[..., None, :]) @ W2
-        middle = jet.kappa[..., :, None] * middle * jet.kappa[..., None, :]
-        middle = middle + torch.diag_embed(jet.inner)
-        H = (middle @ W1).mT @ W1
-        H = slope[..., None, None] * (H + H.mT) / 2
-        outer = jet.grad[..., :, None] * jet.grad[..., None, :]
-        return H + curvature[..., None, None] * outer
+        R, d = self._outer_products(jet)
+        W1 = self.space.weight
+        H = (R * d[..., None]).mT @ R + (W1.mT * jet.inner[..., None, :]) @ W1
+        return (H + H.mT) / 2
 
     def laplacian(self, z: Float[Tensor, "*batch n"], t: Time) -> Float[Tensor, "*batch"]:
         """The trace of `hessian`, without forming it."""
         jet = self._second(z, self._check(z, t))
-        _, slope, curvature = _value_slope_curvature(self.output, jet.s)
         W1, W2 = self.space.weight, self.fusion.weight
         rows = (W2 * jet.kappa[..., None, :]) @ W1
         trace = jet.inner @ W1.square().sum(-1) + (jet.outer * rows.square().sum(-1)).sum(-1)
-        return slope * trace + curvature * jet.grad.square().sum(-1)
+        return trace + jet.curvature * (jet.q @ W1).square().sum(-1)
 
     def hessian_product(
         self, z: Float[Tensor, "*batch n"], t: Time, v: Float[Tensor, "*batch n"]
@@ -186,13 +182,25 @@ class MLPPotential(nn.Module):
         t = self._check(z, t)
         check_same_shape(v, z, "v")
         jet = self._second(z, t)
-        _, slope, curvature = _value_slope_curvature(self.output, jet.s)
         W1, W2 = self.space.weight, self.fusion.weight
         moved = v @ W1.mT
         through = (jet.outer * ((jet.kappa * moved) @ W2.mT)) @ W2
-        product = (jet.inner * moved + jet.kappa * through) @ W1
-        along = (jet.grad * v).sum(-1)
-        return slope[..., None] * product + (curvature * along)[..., None] * jet.grad
+        along = jet.curvature * (jet.q * moved).sum(-1)
+        return (jet.inner * moved + jet.kappa * through + along[..., None] * jet.q) @ W1
+
+    def step_logabsdet(
+        self, z: Float[Tensor, "*batch n"], t: Time, step: float = 1.0, *, check: bool = True
+    ) -> Float[Tensor, "*batch"]:
+        """log|det(I + step ∇²u)| in nats; arguments as of the function of this name."""
+        jet = self._second(z, self._check(z, t))
+        R, d = self._outer_products(jet)
+        found = outer_logabsdet(
+            R.reshape(-1, *R.shape[-2:]),
+            step * d.reshape(-1, d.shape[-1]),
+            self.space.weight,
+            step * jet.inner.reshape(-1, jet.inner.shape[-1]),
+        ).reshape(z.shape[:-1])
+        return check_regular(found) if check else found
 
     def _check(self, z: Tensor, t: Tensor | float) -> Tensor:
         check_points(z)
@@ -204,21 +212,48 @@ class MLPPotential(nn.Module):
     def _time_branch(self, t: Tensor) -> Tensor:
         return self.time(sinusoidal_embedding(self.time_scale * t, self.time_dim))
 
+    def _time_branch_with_rate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """τ(t) and τ'(t)."""
+        waves, rates = embedding_with_rate(t, self.time_dim, self.time_scale)
+        first, gelu, last = self.time
+        x = first(waves)
+        # GELU is x Φ(x), Φ the standard normal distribution, and its derivative Φ + x Φ'.
+        normal = 0.5 + 0.5 * torch.erf(x * math.sqrt(0.5))
+        density = math.sqrt(0.5 / math.pi) * torch.exp(-x.square() / 2)
+        return last(gelu(x)), ((normal + x * density) * (rates @ first.weight.mT)) @ last.weight.mT
+
     def _first(self, z: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """s, e and a'(x)."""
         h, kappa = _value_slope(self.activation, self.space(z))
         g, slope = _value_slope(self.activation, self.fusion(h + tau))
         return self.head(g)[..., 0], (self.head.weight[0] * slope) @ self.fusion.weight, kappa
 
+    def _gradient(self, s: Tensor, e: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        """∇u, and o'(s)."""
+        _, slope = _value_slope(self.output, s)
+        return slope[..., None] * ((e * kappa) @ self.space.weight), slope
+
     def _second(self, z: Tensor, t: Tensor) -> _Jet:
         a, w = self.activation, self.head.weight[0]
         h, kappa, bend = _value_slope_curvature(a, self.space(z))
-        g, slope, curve = _value_slope_curvature(a, self.fusion(h + self._time_branch(t)))
-        e = (w * slope) @ self.fusion.weight
+        g, steep, curve = _value_slope_curvature(a, self.fusion(h + self._time_branch(t)))
+        e = (w * steep) @ self.fusion.weight
+        _, slope, curvature = _value_slope_curvature(self.output, self.head(g)[..., 0])
         return _Jet(
-            s=self.head(g)[..., 0],
-            grad=(e * kappa) @ self.space.weight,
+            slope=slope,
+            curvature=curvature,
             kappa=kappa,
-            inner=e * bend,
-            outer=w * curve,
+            q=e * kappa,
+            inner=slope[..., None] * e * bend,
+            outer=slope[..., None] * w * curve,
         )
+
+    def _outer_products(self, jet: _Jet) -> tuple[Tensor, Tensor]:
+        """∇²u = Σ_i d_i r_i r_iᵀ + Σ_j inner_j w_j w_jᵀ with the rows w_j of W1.
+
+        The r_i are the rows of W2 diag(κ) W1, and ∇s.
+        """
+        W1, W2 = self.space.weight, self.fusion.weight
+        through = (W2 * jet.kappa[..., None, :]) @ W1
+        R = torch.cat((through, (jet.q @ W1)[..., None, :]), -2)
+        return R, torch.cat((jet.outer, jet.curvature[..., None]), -1)

@@ -21,6 +21,20 @@ def sinusoidal_embedding(
         dim: Size of the embedding, even and at least 4; ValueError otherwise.
         max_period: Ratio of the highest to the lowest frequency, greater than 1.
     """
+    phase = t[..., None] * _frequencies(t, dim, max_period)
+    return torch.cat((phase.sin(), phase.cos()), -1)
+
+
+def embedding_with_rate(t: Tensor, dim: int, scale: float) -> tuple[Tensor, Tensor]:
+    """`sinusoidal_embedding` of scale · t, and its derivative in t."""
+    omega = _frequencies(t, dim, 1e4)
+    phase = (scale * t)[..., None] * omega
+    sine, cosine = phase.sin(), phase.cos()
+    omega = scale * omega
+    return torch.cat((sine, cosine), -1), torch.cat((omega * cosine, -omega * sine), -1)
+
+
+def _frequencies(t: Tensor, dim: int, max_period: float) -> Tensor:
     if dim < 4 or dim % 2:
         raise ValueError(f"dim must be even and at least 4, got {dim}")
     if not max_period > 1:
@@ -28,5 +42,4 @@ def sinusoidal_embedding(
     half = dim // 2
     # Made anew in the dtype of t: a stored float32 buffer would stay rounded after .double().
     steps = torch.arange(half, dtype=t.dtype, device=t.device)
-    phase = t[..., None] * torch.exp(steps * (-math.log(max_period) / (half - 1)))
-    return torch.cat((phase.sin(), phase.cos()), -1)
+    return torch.exp(steps * (-math.log(max_period) / (half - 1)))

@@ -465,6 +465,27 @@ def cholesky_distance(
     return None if found.found else found
 
 
+def definite_factor(A: Tensor, symmetrize: bool) -> tuple[Tensor, Tensor]:
+    """Lower factor of the Hermitian matrix that A stands for, and which have one.
+
+    What stands for a factor where there is none is not defined.
+    """
+    if _native_takes(_CHOLESKY, A):
+        L, found = native.cholesky(A, symmetrize=symmetrize)
+        good = torch.ones(A.shape[:-2], dtype=torch.bool)
+        return L, L.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) if found else good
+    L, info = torch.linalg.cholesky_ex(reference.hermitian(A) if symmetrize else A)
+    return L, info == 0
+
+
+def cholesky_inverse(L: Tensor) -> Tensor:
+    """A^-1 of A = L L^H, exactly Hermitian."""
+    if _native_takes(_CHOLESKY, L):
+        # The gradient of log det A = 2 Σ log L_ii is the inverse.
+        return native.cholesky_vjp(L, torch.diag_embed(2 / L.diagonal(dim1=-2, dim2=-1)))
+    return torch.cholesky_inverse(L)
+
+
 def pencil(
     P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool, vectors: bool
 ) -> native.Pencil | None:
