@@ -195,7 +195,7 @@ def test_derivatives_of_derivatives(u, f):
         check_forward_mode(lambda z, t: f(u, z, t), (z, t))
 
 
-@pytest.mark.parametrize("f", [gradient, laplacian])
+@pytest.mark.parametrize("f", [gradient, laplacian, step_logabsdet])
 def test_training(u, f):
     z, t = points(3)
     names, weights = zip(*u.named_parameters(), strict=True)
@@ -208,15 +208,21 @@ def test_training(u, f):
 
     u.requires_grad_(False)
     check_grad(of_weights, weights)
+    if f is step_logabsdet:
+        # The factors of the Hessian depend on each other: each has its own second derivative.
+        names, weights = names[:1], weights[:1]
+        check_gradgrad(of_weights, weights)
 
 
-@pytest.mark.parametrize("f", [gradient, hessian, laplacian, time_derivative])
+@pytest.mark.parametrize("f", [gradient, hessian, laplacian, time_derivative, step_logabsdet])
 def test_vmap(u, f):
     check_vmap(lambda z, t: f(u, z, t), points(3, 2))
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("f", [gradient, hessian, laplacian, spacetime_gradient, time_derivative])
+@pytest.mark.parametrize(
+    "f", [gradient, hessian, laplacian, spacetime_gradient, time_derivative, step_logabsdet]
+)
 def test_compile(u, f):
     torch._dynamo.reset()
     z, t = points(3)
@@ -226,7 +232,7 @@ def test_compile(u, f):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("f", [gradient, laplacian])
+@pytest.mark.parametrize("f", [gradient, laplacian, step_logabsdet])
 def test_compiled_training(f):
     torch._dynamo.reset()
     u, (z, t) = own(), points(3)
@@ -258,6 +264,48 @@ def test_empty_batch(u):
     assert gradient(u, z, t).shape == (0, 3)
     assert hessian(u, z, t).shape == (0, 3, 3)
     assert laplacian(u, z, t).shape == (0,)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.8])
+def test_steps_by_parts(monkeypatch, step):
+    """Rows are worked on a few at a time; after a long step some have no Cholesky factor."""
+    u, (z, t) = own(output=torch.tanh), points(2, 7)
+    eye = torch.eye(3, dtype=z.dtype)
+    definite = torch.linalg.eigvalsh(eye + step * hessian(u, z, t))[..., 0] > 0
+    assert definite.any()
+    assert definite.all() == (step < 0.1)
+    plain = torch.linalg.slogdet(eye + step * hessian(u, z, t))[1]
+    weights = [p for name, p in u.named_parameters() if name != "head.bias"]
+    cotangent = torch.randn_like(plain)
+    want = torch.autograd.grad(plain, weights, cotangent)
+    for block in (1, 3 * 4 * 5, 10**6):
+        monkeypatch.setattr("potential_flows.volume._BLOCK", block)
+        found = step_logabsdet(u, z, t, step)
+        close(found, plain)
+        with torch.no_grad():
+            close(step_logabsdet(u, z, t, step), plain)
+        close(torch.autograd.grad(found, weights, cotangent), want, rtol=1e-9, atol=1e-10)
+
+
+def test_a_singular_step_of_closed_forms_is_named():
+    u = own()
+    with torch.no_grad():
+        u.head.weight.zero_()
+        u.space.weight.zero_()
+    z, t = points(3)
+    assert step_logabsdet(u, z, t).tolist() == [0.0] * 3
+    z[1, 0] = torch.nan
+    with torch.no_grad():
+        u.space.weight.fill_(1.0)
+        u.head.weight.fill_(1.0)
+    with pytest.raises(torch.linalg.LinAlgError, match=r"∇²u\[1\] contains NaN or Inf"):
+        step_logabsdet(u, z, t)
+    assert step_logabsdet(u, z, t, check=False).isnan().tolist() == [False, True, False]
+    one = MLPPotential(1, 1, time_dim=4).double()
+    with torch.no_grad():
+        H = hessian(one, z[:1, 1:2], t[:1])[0, 0, 0].item()
+        with pytest.raises(torch.linalg.LinAlgError, match=r"∇²u\[0\] is singular"):
+            step_logabsdet(one, z[:1, 1:2], t[:1], -1 / H)
 
 
 def test_a_singular_step_is_named():
