@@ -22,13 +22,14 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import potential_flows as pf
 import torch
-from flowfactor import Config, LatentFlow, sequence_bound
+from flowfactor import Config, LatentFlow, OfficialPrior, sequence_bound
 from flowfactor.posterior import sample_gaussian, standard_normal_kl
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 QUESTION = "What does the exact log-determinant cost beside the released code's row sums?"
 BATCH, STEPS = 32, 8
@@ -47,7 +48,7 @@ def slopes(u: torch.nn.Module, z: Tensor, t: float) -> tuple[Tensor, Tensor, Ten
 class TrainingStep:
     """One update of the same model on the same sequences, with either loss."""
 
-    def __init__(self, backbone: str, n: int) -> None:
+    def __init__(self, backbone: Literal["mlp", "conv-a"], n: int) -> None:
         torch.manual_seed(n)
         config = Config(
             (3, 28, 28), 3, n, backbone=backbone, hidden=(256, 128), potential_hidden=None,
@@ -59,12 +60,13 @@ class TrainingStep:
         self.optimizer = torch.optim.Adam(self.model.parameters(), 0.0)
 
     def ours(self) -> float:
-        """Exact determinant, every step of the constraint in one call, all frames decoded in one."""
+        """Exact determinants and constraints of all steps in one call, frames decoded in one."""
         return self._update(sequence_bound(self.model, self.frames, 0).loss)
 
     def released(self) -> float:
         """One transition after the other, row sums, softmax over coordinates."""
         model, frames = self.model, self.frames
+        assert isinstance(model.prior, OfficialPrior)
         u, force, sigma = model.flow.potentials[0], model.flow.forces[0], model.prior.sigma[0]
         mean, log_var = model.encode(frames[:, 0])
         z = sample_gaussian(mean, log_var)
@@ -80,7 +82,7 @@ class TrainingStep:
             log_q = log_q - (1 + rows).abs().log()
             square = sigma[t - 1].square() + 1e-5 if t > 1 else torch.ones(())
             log_p = log_p - torch.log1p(1 / square)
-            loss = loss + F.kl_div(
+            loss = loss + functional.kl_div(
                 log_p.exp().log_softmax(-1),
                 log_q.exp().log_softmax(-1),
                 reduction="batchmean",
@@ -92,7 +94,7 @@ class TrainingStep:
 
     def _entropy(self, z: Tensor, t: int) -> Tensor:
         shown = self.model.decode(z)
-        return F.binary_cross_entropy(shown, self.frames[:, t], reduction="sum") / BATCH
+        return functional.binary_cross_entropy(shown, self.frames[:, t], reduction="sum") / BATCH
 
     def _update(self, loss: Tensor) -> float:
         self.optimizer.zero_grad()
@@ -160,9 +162,9 @@ class Determinant:
         value = self.u(z, torch.ones(len(z)))
         slope = torch.autograd.grad(value.sum(), z, create_graph=True)[0]
         found = [
-            torch.autograd.grad(
-                slope[:, i].sum(), z, retain_graph=True, create_graph=self.trained
-            )[0]
+            torch.autograd.grad(slope[:, i].sum(), z, retain_graph=True, create_graph=self.trained)[
+                0
+            ]
             for i in range(z.shape[-1])
         ]
         return self._slogdet(torch.stack(found, 1))
@@ -186,9 +188,7 @@ class Determinant:
         return logabsdet.detach()
 
 
-def medians(
-    calls: dict[str, Callable[[], object]], seconds: float, least: int
-) -> dict[str, float]:
+def medians(calls: dict[str, Callable[[], object]], seconds: float, least: int) -> dict[str, float]:
     """Median seconds of a call of each, in turns, for about `seconds` in all."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
@@ -209,7 +209,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
 
-    def compare(label: str, cases: object, peer: str, least: int = 5) -> None:
+    def compare(
+        label: str, cases: TrainingStep | Transition | Determinant, peer: str, least: int = 5
+    ) -> None:
         calls = {"ours": cases.ours, peer: getattr(cases, peer)}
         exact, other = (torch.as_tensor(call()) for call in calls.values())
         difference = ((other - exact).abs().max() / exact.abs().max()).item()

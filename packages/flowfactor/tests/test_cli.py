@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from flowfactor import Trainer
 from flowfactor.cli import main
 from flowfactor.pictures import picture, save_gif, strips
 from flowfactor.report import Page
@@ -66,6 +67,28 @@ def test_a_run_goes_on(images, tmp_path, capsys):
     assert all(torch.equal(again[name], first[name]) for name in first)
     assert train(images, run, "--seed", "1") == 2
     assert "--out must be a run with the same options" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(images, tmp_path, capsys, monkeypatch):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train(images, whole) == 0
+    updates = Trainer.updates
+
+    def interrupted(self, until=None):
+        for progress in updates(self, until):
+            if progress.iteration == 3:
+                raise KeyboardInterrupt
+            yield progress
+
+    monkeypatch.setattr(Trainer, "updates", interrupted)
+    assert train(images, run, "--save-every", "2") == 130
+    assert "goes on from what it last saved" in capsys.readouterr().err
+    assert not (run / "model.safetensors").exists()
+    monkeypatch.undo()
+    assert train(images, run, "--save-every", "2") == 0
+    assert "going on after iteration 2" in capsys.readouterr().out
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_synthetic_scenes(tmp_path):

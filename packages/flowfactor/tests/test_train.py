@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -67,6 +69,58 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, options):
     other, different = fresh(**options, seed=4)
     other.run()
     assert not torch.equal(weights(model), weights(different))
+
+
+# Two processes ---------------------------------------------------------------------------------
+
+WORKER = """
+import sys
+import torch
+from torch import distributed
+from flowfactor import Config, Objective, Options, Trainer, TransformedImages
+
+rank, folder, one_flow = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+images = torch.load(f"{folder}/images.pt", weights_only=True)
+torch.manual_seed(rank)  # each process starts elsewhere; the first one's weights count
+model = Config((3, 8, 8), 3, 6, hidden=(32,), potential_hidden=8).build()
+if rank == 0:
+    model.load_state_dict(torch.load(f"{folder}/start.pt", weights_only=True))
+options = Options(
+    6, 6, 3e-3, objective=Objective(weight=0.1, subset=2), one_flow=one_flow, seed=3
+)
+trainer = Trainer(model, TransformedImages(images, steps=3), options)
+trainer.run()
+torch.save(model.state_dict(), f"{folder}/{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("one_flow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_make_the_updates_of_one(tmp_path, one_flow):
+    objective = Objective(weight=0.1, subset=2)
+    trainer, model = fresh(iterations=6, objective=objective, one_flow=one_flow)
+    torch.save(model.state_dict(), tmp_path / "start.pt")
+    torch.save(source().images, tmp_path / "images.pt")
+    start = weights(model).clone()
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER, "utf-8")
+    command = [sys.executable, str(script)]
+    running = [
+        subprocess.Popen([*command, str(rank), str(tmp_path), str(one_flow)]) for rank in range(2)
+    ]
+    try:
+        trainer.run()
+        assert [process.wait(240) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+    ends = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(ends[0][name], ends[1][name])
+        torch.testing.assert_close(ends[0][name], weight, rtol=1e-3, atol=2e-5)
+    assert (weights(model) - start).abs().max() > 1e-3
 
 
 def test_training_leaves_the_global_generator_alone():

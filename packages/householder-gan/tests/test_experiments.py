@@ -83,14 +83,14 @@ def test_faces():
 
 def test_stylegan2_of_digits():
     images = stylegan2.digits()
-    assert images.shape == (1797, 1, 16, 16)
+    assert images.shape == (1797, 1, 32, 32)
     assert (float(images.min()), float(images.max())) == (-1.0, 1.0)
     parameters = {"steps": 2, "more": 1, "samples": 4, "real": 16}
     rows = {(row.label, row.metric): row.value for row in stylegan2.run(Trial(0, parameters))}
     names = ("trained, SeFa", "projector, nearest", "projector, fine-tuned", "trained on, SeFa")
     for name in names:
         assert (name, "PPL (squared pixels)") in rows
-        for size in (8, 16):
+        for size in (8, 16, 32):
             label = f"{name}, up-convolution to {size}"
             assert (label, "spread of ten directions (CV)") in rows
     assert 0 < rows["projector, up-convolution to 8", "energy kept"] < 100

@@ -31,13 +31,16 @@ TRANSFORMATIONS: dict[str, Transformation] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a wrong argument or file."""
+    """Exit status: 0 done, 2 a wrong argument or file, 130 interrupted."""
     options = parser().parse_args(arguments)
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"flowfactor: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("flowfactor: stopped; `train` goes on from what it last saved", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -216,6 +216,8 @@ class MLPPotential(nn.Module):
         """τ(t) and τ'(t)."""
         waves, rates = embedding_with_rate(t, self.time_dim, self.time_scale)
         first, gelu, last = self.time
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
         x = first(waves)
         # GELU is x Φ(x), Φ the standard normal distribution, and its derivative Φ + x Φ'.
         normal = 0.5 + 0.5 * torch.erf(x * math.sqrt(0.5))

@@ -111,9 +111,7 @@ def _more_is_asked(g: Tensor) -> bool:
     return batched or torch.is_grad_enabled() or transformed()
 
 
-def _again(
-    f: Callable[..., Tensor], inputs: list[Tensor], g: Tensor
-) -> tuple[Tensor | None, ...]:
+def _again(f: Callable[..., Tensor], inputs: list[Tensor], g: Tensor) -> tuple[Tensor | None, ...]:
     """The gradient by plain operations, to be differentiated once more or under vmap."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():

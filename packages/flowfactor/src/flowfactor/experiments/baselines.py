@@ -5,7 +5,6 @@ SlowVAE, whose latents are moved along the linear direction that least squares f
 transformation; and PoFlow's equation, fitted to the frozen VAE.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
@@ -55,15 +54,14 @@ def models(trial: Trial, train: Held) -> Iterator[tuple[str, FlowFactorVAE]]:
     for progress in Trainer(model, train, options).updates():
         told(progress.iteration, 0.0)
     yield FLOWS, model
-    plain = None
+    trained: dict[Kind, FlowFactorVAE] = {}
     for number, (kind, name) in enumerate(VAES.items(), 1):
-        model = fresh()
+        trained[kind] = model = fresh()
         train_vae(model, train, kind, options, report=tell(number, name))
         directions = linear_directions(model, train, torch.arange(min(train.size, 2000)))
         yield f"{name}, linear directions", with_directions(model, directions)
-        plain = model if plain is None else plain
     trial.progress(1 - 1 / count, WAVES)
-    yield WAVES, with_wave_potentials(plain, train, dataclasses.replace(options, frozen=True))
+    yield WAVES, with_wave_potentials(trained["vae"], train, options)
 
 
 def run(trial: Trial) -> Iterator[Row]:
@@ -91,9 +89,9 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(
-        seconds=60,
+        seconds=90,
         seeds=(0,),
-        parameters={"data": "digits", "iterations": 200, "batch": 32, "weight": 0.1},
+        parameters={"data": "digits", "iterations": 300, "batch": 32, "weight": 0.1},
     ),
     full=Size(
         seconds=900,
