@@ -115,15 +115,22 @@ def _processes() -> tuple[int, int]:
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Each parameter's gradient becomes its mean over the processes; None counts as 0."""
+    """Each parameter's gradient becomes its mean over the processes; None counts as 0.
+
+    In one message. DistributedDataParallel would want every loss to be one call of one module,
+    where a step here calls mapping and synthesis by themselves and takes gradients of gradients.
+    """
     _, count = _processes()
-    if count == 1:
+    if count == 1 or not parameters:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        distributed.all_reduce(parameter.grad)
-        parameter.grad /= count
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    together = torch.cat([gradient.flatten() for gradient in found])
+    distributed.all_reduce(together)
+    together /= count
+    for parameter, mean in zip(
+        parameters, together.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = mean.view_as(parameter).to(parameter.dtype)
 
 
 def _synchronise(module: nn.Module) -> None:
