@@ -47,7 +47,7 @@ def measures(
     """Evenness for each layer, path lengths and the distance to the digits, all of pixels."""
     distance = PixelDistance()
     samples = trial.parameters["samples"]
-    drawn = sampled_images(generator, 64, seed=trial.seed + 5).view(4, 16, 1, SIZE, SIZE)
+    drawn = sampled_images(generator, 16, seed=trial.seed + 5).view(2, 8, 1, SIZE, SIZE)
     picture = Picture(f"{name}: images", grid(drawn))
     responses = displacement(generator, found, distance, samples=32, seed=trial.seed)
     for k, one in enumerate(responses):
