@@ -112,7 +112,8 @@ def logabsdet_sym(
     if check:
         look = errors.check_matrices if symmetrize else errors.check_finite
         H = inspect(H, lambda T: look(T, "H"))
-    if transformed() or not errors.can_read(H):
+    # On a GPU to ask which elements are definite would wait for it.
+    if transformed() or H.is_cuda or not errors.can_read(H):
         value = torch.linalg.slogdet(_stands_for(H, symmetrize))[1]
     elif differentiated(H):
         value = _LogAbsDet.apply(H, symmetrize)

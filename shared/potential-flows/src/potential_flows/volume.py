@@ -28,7 +28,8 @@ def outer_logabsdet(R: Tensor, d: Tensor, W: Tensor, a: Tensor) -> Tensor:
         W: Vectors w_j that all rows share, (m, n).
         a: Their weights, (rows, m).
     """
-    if transformed() or not errors.can_read(R):
+    # On a GPU to ask which rows have Cholesky factors would wait for it.
+    if transformed() or R.is_cuda or not errors.can_read(R):
         return _by_definition(R, d, W, a)
     if differentiated(R, d, W, a):
         return _OuterLogAbsDet.apply(R, d, W, a)
@@ -61,7 +62,7 @@ def _by_definition(R: Tensor, d: Tensor, W: Tensor, a: Tensor) -> Tensor:
 
 def _parts(R: Tensor) -> Iterator[slice]:
     rows, p, n = R.shape
-    size = max(1, rows if R.is_cuda else _BLOCK // max(1, n * max(n, p)))
+    size = max(1, _BLOCK // max(1, n * max(n, p)))
     return (slice(begin, begin + size) for begin in range(0, rows, size))
 
 
