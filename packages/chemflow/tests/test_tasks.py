@@ -84,6 +84,14 @@ def test_the_input_is_the_true_molecule_not_its_reconstruction(chains, towards):
     assert found.records[0]["before"][0] == 4
 
 
+def test_a_similarity_of_exactly_the_threshold_is_enough(chains, towards):
+    delta = similarity("CCCC", "CCCCC")
+    found = optimize(
+        chains, towards(1.0, 0.0, 0.0, 0.0), CARBONS, start=["CCCC"], steps=1, thresholds=(delta,)
+    )
+    assert found.improvement(delta).success == 1
+
+
 def test_what_is_no_molecule_is_counted_and_never_scored(chains, towards):
     start = torch.tensor([[3.0, -1, 0, 0], [4.0, -1, 0, 0]])
     # After two steps the third number is 6: the model decodes a broken SMILES.
