@@ -86,11 +86,11 @@ def test_a_second_run_goes_on_from_the_first(folder, tmp_path):
     run("train", folder / "data", "--out", tmp_path / "b", *arguments)
     a, b = (load_model(tmp_path / name).state_dict() for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    result = CliRunner().invoke(
-        app, ["train", str(folder / "data"), "--out", str(tmp_path / "a"), "--epochs", "3"]
-    )
-    assert isinstance(result.exception, ValueError)
-    assert "expected a run of" in str(result.exception)
+    for changed in (("--epochs", 3), ("--beta", 0.5), ("--official-weight", 0.1)):
+        other = ["train", folder / "data", "--out", tmp_path / "a", *arguments, *changed]
+        result = CliRunner().invoke(app, [str(one) for one in other])
+        assert isinstance(result.exception, ValueError)
+        assert "expected a run of" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,10 @@ class FlowTask(Task):
                 nn.Linear(256, flows),
             )  # fmt: skip
 
+    def settings(self) -> dict[str, object]:
+        """What the objective is."""
+        return {"objective": dataclasses.asdict(self.objective), "sign": self.sign}
+
     def loss(self, rows: Int64[Tensor, " b"], generator: torch.Generator, share: float) -> Losses:  # noqa: ARG002
         """Of one potential and one time of guidance, both drawn."""
         flow, weight = self.flow, self.objective

@@ -38,6 +38,10 @@ class Task(nn.Module):
         """Of some rows; noise comes from the generator, `share` of all updates is done."""
         raise NotImplementedError
 
+    def settings(self) -> dict[str, object]:
+        """Plain values that a run cannot go on with if they are others."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -95,7 +99,7 @@ class Trainer:
         folder: Where the run is kept; one that is there already is gone on with. None keeps none.
         save_every: Seconds between two writes.
 
-    Raises ValueError if the folder holds a run of other options, naming both.
+    Raises ValueError if the folder holds a run of other options or settings, naming both.
     """
 
     def __init__(
@@ -212,7 +216,11 @@ class Trainer:
         return torch.Generator().manual_seed(seed)
 
     def _about(self) -> dict[str, object]:
-        return {"options": dataclasses.asdict(self.options), "size": self.task.size}
+        return {
+            "options": dataclasses.asdict(self.options),
+            "size": self.task.size,
+            "task": self.task.settings(),
+        }
 
     def _write(self, path: Path) -> None:
         tensors = {f"task.{n}": p for n, p in self.task.state_dict().items()}

@@ -35,6 +35,10 @@ class VAETask(Task):
         self.beta = beta
         self.warm_up = warm_up
 
+    def settings(self) -> dict[str, object]:
+        """What the objective is."""
+        return {"beta": self.beta, "warm_up": self.warm_up}
+
     def loss(self, rows: Int64[Tensor, " b"], generator: torch.Generator, share: float) -> Losses:
         """One code a molecule."""
         weight = self.model.embedding.weight

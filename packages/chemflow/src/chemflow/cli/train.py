@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chemflow import training
+from chemflow.elbo import official_beta
 from chemflow.flow_task import FlowObjective, FlowTask
 from chemflow.flows import EQUATIONS, FokkerPlanckFlow, save_flow
 from chemflow.labels import label, start_codes
@@ -71,6 +72,9 @@ def train_model(
     batch: Annotated[int, typer.Option(min=2)] = 512,
     learning_rate: float = 1e-3,
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL term.")] = 0.03,
+    official_weight: Annotated[
+        float | None, typer.Option(help="The released code's p, 0.1 in the paper, for beta.")
+    ] = None,
     warm_up: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of training over which beta grows.")
     ] = 0.0,
@@ -92,6 +96,8 @@ def train_model(
         raise ValueError(f"data must leave at least 2 molecules to train on, got {len(ids)}")
     rows, held = ids[aside:], ids[:aside].long()
     model = MoleculeVAE(preset(kind, ids.shape[1]), molecules.vocabulary).to(place)
+    if official_weight is not None:
+        beta = official_beta(official_weight, ids.shape[1], len(molecules.vocabulary))
     options = Options(
         epochs, batch, learning_rate, schedule=schedule, clip=20.0 if kind == "ar" else None,
         seed=seed,
