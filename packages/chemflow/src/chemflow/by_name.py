@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,6 +39,7 @@ def make_navigator(
     minimise: bool = False,
     direction: Float[Tensor, " d"] | None = None,
     oracle: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Navigator:
     """A navigator of `NAVIGATORS`.
 
@@ -53,6 +55,7 @@ def make_navigator(
         minimise: The property is to fall.
         direction: For linear.
         oracle: For evolutionary.
+        device: Where a flow is read to.
 
     Raises ValueError for another name, or for something missing.
     """
@@ -71,7 +74,7 @@ def make_navigator(
     if name in ("wave", "hj", "heat", "fp"):
         if flow is None:
             raise ValueError(f"flow must be given for {name!r}")
-        loaded, about = load_flow(flow, drift=surrogate)
+        loaded, about = load_flow(flow, drift=surrogate, device=device)
         if about.get("equation", name) != name:
             raise ValueError(f"flow must be of {name!r}, {flow} is of {about['equation']!r}")
         loaded.pace = pace
