@@ -60,7 +60,8 @@ def join_log(k, y):
     """k ln 2 + y; the product with the first part of ln 2 is exact."""
     if y.dtype == tl.float64:
         return k * 0.6931471805598903 + (k * 5.497923018708371e-14 + y)
-    return k * 0.693145751953125 + (k * 1.4286068203094173e-06 + y)
+    else:
+        return k * 0.693145751953125 + (k * 1.4286068203094173e-06 + y)
 
 
 @triton.jit
@@ -97,7 +98,8 @@ def _power_of_two(k):
     """2^k for whole k within the range of normal numbers."""
     if k.dtype == tl.float64:
         return ((k.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
-    return ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    else:
+        return ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -234,9 +236,10 @@ def powers(x, p):
             power_from_log(y, y_low, p, p * 0.0),
             power_from_log(y, y_low, less, less_low),
         )
-    # float64 has digits to spare for float32.
-    wide = p.to(tl.float64)
-    y = log(x.to(tl.float64))
-    own = tl.where(wide == 0, 1.0, exp(wide * y))
-    less = tl.where(wide == 1.0, 1.0, exp((wide - 1.0) * y))
-    return own.to(tl.float32), less.to(tl.float32)
+    else:
+        # float64 has digits to spare for float32.
+        wide = p.to(tl.float64)
+        y = log(x.to(tl.float64))
+        own = tl.where(wide == 0, 1.0, exp(wide * y))
+        less = tl.where(wide == 1.0, 1.0, exp((wide - 1.0) * y))
+        return own.to(tl.float32), less.to(tl.float32)

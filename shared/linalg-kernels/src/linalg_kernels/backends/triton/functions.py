@@ -27,17 +27,18 @@ def value(w, p, KIND: tl.constexpr):
     """f(w)."""
     if KIND == 1:
         return log(w)
-    if KIND == 2:
+    elif KIND == 2:
         return exp(w)
-    if KIND == 3:
+    elif KIND == 3:
         return sqrt(w)
-    if KIND == 4:
+    elif KIND == 4:
         return div(ones(w), sqrt(w))
-    if KIND == 5:
+    elif KIND == 5:
         return div(ones(w), w)
-    if KIND == 6:
+    elif KIND == 6:
         return powers(w, p)[0]
-    return w
+    else:
+        return w
 
 
 @triton.jit
@@ -46,17 +47,18 @@ def prepare(w, p, KIND: tl.constexpr):
     if KIND == 1:
         k, y = log_parts(w)
         return k, y, w, w
-    if KIND == 2:
+    elif KIND == 2:
         return exp(w), w, w, w
-    if (KIND == 3) | (KIND == 4):
+    elif (KIND == 3) | (KIND == 4):
         return sqrt(w), w, w, w
-    if KIND == 5:
+    elif KIND == 5:
         return div(ones(w), w), w, w, w
-    if KIND == 6:
+    elif KIND == 6:
         k, y = log_parts(w)
         u, z = powers(w, p)
         return k, y, z, u
-    return w, w, w, w
+    else:
+        return w, w, w, w
 
 
 @triton.jit
@@ -82,43 +84,46 @@ def divided_difference(a, b, xa, xb, ya, yb, za, zb, ua, ub, p, KIND: tl.constex
     one = ones(a + b)
     if KIND == 0:
         return one
-    if KIND == 3:
+    elif KIND == 3:
         return div(one, xa + xb)
-    if KIND == 4:
+    elif KIND == 4:
         return -div(one, xa * xb * (xa + xb))
-    if KIND == 5:
+    elif KIND == 5:
         return -(xa * xb)
-    swap = b > a
-    M = tl.where(swap, b, a)
-    m = tl.where(swap, a, b)
-    d = M - m
-    tie = d == 0
-    if KIND == 2:
-        gap = tl.where(tie, 1.0, d)
-        bracket = tl.where(tie, 1.0, -div(expm1_nonpositive(-d), gap))
-        return tl.where(swap, xb, xa) * bracket
-    k = tl.where(swap, xb - xa, xa - xb)
-    y = tl.where(swap, yb - ya, ya - yb)
-    near = (M < 1.4142135623730951 * m) | tie
-    # (M + m) / 2 without overflow
-    r = div(one, tl.where(near, M * 0.5 + m * 0.5, d))
-    series = _near_log_series(d, r)
-    far = join_log(k, y)
-    if KIND == 1:
-        return tl.where(m >= 0, tl.where(near, series, far) * r, float("nan"))
-    ratio = tl.where(near, d * r * series, far)
-    change = expm1_nonpositive(tl.where(p == 0, 0.0, -tl.abs(p) * ratio))
-    big = tl.where(swap, zb, za)
-    small = tl.where(swap, za, zb)
-    rising = p >= 0
-    t = div(d, m)
-    close = t < 1
-    scale = tl.where(close, small, tl.where(swap, ua, ub))
-    scale = tl.where(rising, big, scale)
-    width = tl.where(rising, div(d, M), tl.where(close, t, d))
-    width = tl.where(tie, 1.0, width)
-    K = scale * div(tl.where(rising, -change, change), width)
-    return tl.where(m >= 0, tl.where(tie, p * small, K), float("nan"))
+    else:
+        swap = b > a
+        M = tl.where(swap, b, a)
+        m = tl.where(swap, a, b)
+        d = M - m
+        tie = d == 0
+        if KIND == 2:
+            gap = tl.where(tie, 1.0, d)
+            bracket = tl.where(tie, 1.0, -div(expm1_nonpositive(-d), gap))
+            return tl.where(swap, xb, xa) * bracket
+        else:
+            k = tl.where(swap, xb - xa, xa - xb)
+            y = tl.where(swap, yb - ya, ya - yb)
+            near = (M < 1.4142135623730951 * m) | tie
+            # (M + m) / 2 without overflow
+            r = div(one, tl.where(near, M * 0.5 + m * 0.5, d))
+            series = _near_log_series(d, r)
+            far = join_log(k, y)
+            if KIND == 1:
+                return tl.where(m >= 0, tl.where(near, series, far) * r, float("nan"))
+            else:
+                ratio = tl.where(near, d * r * series, far)
+                change = expm1_nonpositive(tl.where(p == 0, 0.0, -tl.abs(p) * ratio))
+                big = tl.where(swap, zb, za)
+                small = tl.where(swap, za, zb)
+                rising = p >= 0
+                t = div(d, m)
+                close = t < 1
+                scale = tl.where(close, small, tl.where(swap, ua, ub))
+                scale = tl.where(rising, big, scale)
+                width = tl.where(rising, div(d, M), tl.where(close, t, d))
+                width = tl.where(tie, 1.0, width)
+                K = scale * div(tl.where(rising, -change, change), width)
+                return tl.where(m >= 0, tl.where(tie, p * small, K), float("nan"))
 
 
 @triton.jit

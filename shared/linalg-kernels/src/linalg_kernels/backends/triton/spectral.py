@@ -28,14 +28,16 @@ def _exponent(table, index, like, KIND: tl.constexpr):
     """The exponent of this matrix, for a power."""
     if KIND == 6:
         return tl.load(table + index)
-    return tl.sum(like, 0) * 0.0
+    else:
+        return tl.sum(like, 0) * 0.0
 
 
 @triton.jit
 def _raised(w, floor_ptr, FLOORED: tl.constexpr):
     if FLOORED:
         return tl.where(w == w, tl.maximum(w, tl.load(floor_ptr)), w)
-    return w
+    else:
+        return w
 
 
 @triton.jit

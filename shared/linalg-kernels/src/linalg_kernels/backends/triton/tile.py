@@ -20,7 +20,8 @@ def div(x, y):
     """x / y, rounded correctly: Triton's own division of float32 is not."""
     if x.dtype == tl.float64:
         return x / y
-    return tl.div_rn(x, y)
+    else:
+        return tl.div_rn(x, y)
 
 
 @triton.jit
@@ -28,7 +29,8 @@ def sqrt(x):
     """The square root, rounded correctly."""
     if x.dtype == tl.float64:
         return tl.sqrt(x)
-    return tl.sqrt_rn(x)
+    else:
+        return tl.sqrt_rn(x)
 
 
 @triton.jit
@@ -154,8 +156,9 @@ def power_of_two_below(x):
     if x.dtype == tl.float64:
         biased = tl.minimum(tl.maximum((x.to(tl.int64, bitcast=True) >> 52) & 2047, 1), 2045)
         return ((2046 - biased) << 52).to(tl.float64, bitcast=True)
-    biased = tl.minimum(tl.maximum((x.to(tl.int32, bitcast=True) >> 23) & 255, 1), 253)
-    return ((254 - biased) << 23).to(tl.float32, bitcast=True)
+    else:
+        biased = tl.minimum(tl.maximum((x.to(tl.int32, bitcast=True) >> 23) & 255, 1), 253)
+        return ((254 - biased) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
