@@ -62,6 +62,10 @@ FUNCTIONS = {
     "square": (lambda A: lk.pencil_log_square(A.flip(0), A[:1]), {"pencil", "pencil_vjp"}),
     "remove_rank1": (lk.remove_rank1, {"rank_one"}),
     "rank1": (lambda A: lk.rank1(A)[1], {"rank_one"}),
+    "householder_product": (lk.householder_product, {"householder"}),
+    "householder_apply": (
+        lambda A: lk.householder_apply(A[:1], A.flip(0), adjoint=True), {"householder"},
+    ),
 }  # fmt: skip
 
 

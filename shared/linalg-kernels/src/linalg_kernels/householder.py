@@ -172,6 +172,34 @@ class _Apply(EagerRule):
         return gV, gX, None, None
 
 
+class _Reflected(EagerRule):
+    """(V, X) -> Y = Q X or Q^T X that a kernel found; differentiated as the composed road is."""
+
+    @staticmethod
+    def forward(ctx, V, X, Y, adjoint):
+        ctx.save_for_backward(V, X)
+        ctx.adjoint = adjoint
+        return Y
+
+    @staticmethod
+    @full_precision
+    def backward(ctx, G):
+        V, X = ctx.saved_tensors
+        adjoint = ctx.adjoint
+        pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
+        return *pull(G), None, None
+
+
+def _by_kernel(V: Tensor, X: Tensor, adjoint: bool) -> Tensor | None:
+    """Q X or Q^T X of one batch shape on a GPU, or None where no kernel takes it."""
+    if transformed():
+        return None
+    Y = select.reflections(V.detach(), X.detach(), adjoint)
+    if Y is None or not differentiated(V, X):
+        return Y
+    return _Reflected.apply(V, X, Y, adjoint)
+
+
 @full_precision
 def householder_product(
     V: Inexact[Tensor, "*batch n k"], *, check: bool = True, upcast: bool = False
@@ -190,6 +218,12 @@ def householder_product(
     V, dtype = promote(V, upcast)
     errors.require_float(V, "V")
     errors.require_matrix(V, "V")
+    if not V.is_cpu or select.prefers_kernels():
+        V = _read(V, "V", check)
+        n = V.shape[-2]
+        eye = torch.eye(n, dtype=V.dtype, device=V.device).expand(*V.shape[:-2], n, n)
+        if (Q := _by_kernel(V, eye, False)) is not None:
+            return restore(Q, dtype)
     S = _minus_inverse_factor(V.detach())
     if S is None:
         Q = _composed_product(_read(V, "V", check))
@@ -221,6 +255,11 @@ def householder_apply(
     errors.require_matrix(X, "X", m=V.shape[-2])
     errors.require_same_kind(V, X, ("V", "X"))
     batch = errors.broadcast_batch({"V": (V, 2), "X": (X, 2)})
+    if not V.is_cpu or select.prefers_kernels():
+        V = _read(V, "V", check)
+        wide = V.expand(*batch, *V.shape[-2:]), X.expand(*batch, *X.shape[-2:])
+        if (Y := _by_kernel(*wide, adjoint)) is not None:
+            return restore(Y, dtype)
     S = None
     if V.shape[:-2] == X.shape[:-2] and select.is_plain(X):
         S = _minus_inverse_factor(V.detach())

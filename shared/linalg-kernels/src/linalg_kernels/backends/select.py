@@ -224,10 +224,14 @@ def _kernels_run(kind: str, index: int) -> bool:
 
 def _kernel(name: str, A: Tensor) -> Callable[..., Any]:
     """A function of `backends.triton.operators`, or where A is traced its operator."""
-    traced = torch.compiler.is_compiling() or type(A) is FakeTensor
-    if traced or _get_current_dispatch_mode() is not None:
+    if torch.compiler.is_compiling() or _watched(A):
         return getattr(torch.ops.linalg_kernels, f"triton_{name}")
     return getattr(gpu.operators(), name)
+
+
+def _watched(A: Tensor) -> bool:
+    """Whether A has no values, or a dispatch mode sees what is done with it."""
+    return type(A) is FakeTensor or _get_current_dispatch_mode() is not None
 
 
 def _settled_on_gpu(found: Tensor, check: bool, allowed: int = 0) -> bool:
@@ -503,7 +507,7 @@ def pencil(
             P, Q, alpha=alpha, beta=beta, root=root, vectors=vectors, tolerance=errors.ASYMMETRY
         )
         return None if pencil.found else pencil
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A, other):
+    if _triton_takes(A.shape[-1], gpu.LIMIT, A, other) and not _watched(A):
         logs, U, told = gpu.operators().pencil(P, Q, errors.ASYMMETRY, vectors)
         if _settled_on_gpu(told, True):
             value = _sum_of_logs(logs, alpha, beta, root)
@@ -559,3 +563,18 @@ def without_leading_triple(A: Tensor, iters: int, tol: float) -> Tensor | None:
     if not _triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
         return None
     return _kernel("without_leading_triple", A)(A, iters, tol)
+
+
+def prefers_kernels() -> bool:
+    """Whether the caller asked for the Triton kernels, as in their interpreter on the CPU."""
+    return _choice.get() == "triton"
+
+
+def reflections(V: Tensor, X: Tensor, adjoint: bool) -> Tensor | None:
+    """H_1 ... H_k X, or H_k ... H_1 X, of V (*batch, n, k) and X (*batch, n, m); None if no kernel.
+
+    The reflectors are the columns of V, of any length.
+    """
+    if V.numel() == 0 or not _triton_takes(V.shape[-2], gpu.LIMIT, X, V):
+        return None
+    return _kernel("householder", X)(V, X, adjoint)
