@@ -15,6 +15,7 @@ from eigenworks.data import MOSES, ZINC_LOW_PLOGP
 
 from chemflow.experiments.artefacts import bar, molecules, trained_vae, with_prior
 from chemflow.experiments.guides import labelled, supervised, surrogate
+from chemflow.metrics import fcd
 from chemflow.molecules import Molecules
 from chemflow.navigators import GradientFlow, Langevin, RandomDirection
 from chemflow.oracles import LOGP_MINUS_SA, QED, plogp
@@ -201,9 +202,10 @@ def judged(
     """Fréchet ChemNet distance to as many held-out molecules, QED, and how many are molecules."""
     scored = scorer(smiles)
     valid = [one for one in scored.canonical if one]
-    distance = frechet(valid, reference)
     n = len(smiles)
-    yield Row(f"samples of {label}", f"FCD, {n} molecules", distance, better="lower")
+    yield Row(
+        f"samples of {label}", f"FCD, {n} molecules", fcd(valid, reference).value, better="lower"
+    )
     qed = float(np.nanmean(scored.values[:, 1]))
     yield Row(f"samples of {label}", "QED", qed)
     yield Row(f"samples of {label}", "distance of mean QED", abs(qed - expected), better="lower")
@@ -212,13 +214,6 @@ def judged(
     if train is not None:
         new = sum(one not in train for one in set(valid)) / max(1, len(set(valid)))
         yield Row(f"samples of {label}", "new", 100 * new, "%", "higher")
-
-
-def frechet(smiles: Sequence[str], reference: Sequence[str]) -> float:
-    """By fcd-torch; both samples of one size, as the distance falls with it."""
-    from fcd_torch import FCD
-
-    return float(FCD(device="cpu", n_jobs=1)(gen=list(smiles), ref=list(reference)))
 
 
 _BEFORE = (
