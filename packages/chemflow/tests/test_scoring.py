@@ -32,6 +32,14 @@ def test_it_asks_the_oracle_once_for_each_spelling_that_it_remembers():
     assert len(calls) == 3
     scorer(["C"])  # forgotten
     assert len(calls) == 4
+    # What was asked for last is forgotten last.
+    scorer = Scorer([oracle], remember=2)
+    scorer(["C", "CC"])
+    scorer(["C"])
+    scorer(["CCC"])
+    calls.clear()
+    scorer(["C"])
+    assert calls == []
 
 
 def test_processes_give_the_same():

@@ -84,6 +84,44 @@ def test_the_input_is_the_true_molecule_not_its_reconstruction(chains, towards):
     assert found.records[0]["before"][0] == 4
 
 
+def test_the_best_of_a_row_is_of_the_whole_path(chains):
+    class Zigzag:
+        oracle_calls = 0
+
+        def step(self, z, t, rows=None):  # noqa: ARG002
+            return z + torch.tensor([(3.0, -2.0, 1.0)[t], 0, 0, 0])
+
+        def reset(self):
+            pass
+
+    start = torch.tensor([[4.0, -1, 0, 0]])
+    found = optimize(chains, Zigzag(), CARBONS, start=start, steps=3, thresholds=(0.0,))
+    assert [step.mean["carbons"] for step in found.steps] == [4, 7, 5, 6]
+    assert (found.records[0]["best"]["step"], found.records[0]["best"]["score"]) == (1, 7)
+    assert found.records[0]["last"]["score"] == 6
+    assert found.improvement(0.0).curve == (0, 3, 3, 3)
+    assert [one.smiles for one in found.best] == ["C" * n for n in (7, 6, 5, 4)]
+
+
+def test_navigators_hear_of_steps_and_rows(chains):
+    heard = []
+
+    class Hears:
+        oracle_calls = 0
+
+        def step(self, z, t, rows=None):
+            assert rows is not None
+            assert not z.requires_grad
+            heard.append((t, rows.tolist()))
+            return z
+
+        def reset(self):
+            heard.append("reset")
+
+    optimize(chains, Hears(), CARBONS, start=["CC", "CCN", "CCC", "CCCC"], steps=2, batch=2)
+    assert heard == ["reset", (0, [0]), (1, [0]), "reset", (0, [2, 3]), (1, [2, 3])]
+
+
 def test_a_similarity_of_exactly_the_threshold_is_enough(chains, towards):
     delta = similarity("CCCC", "CCCCC")
     found = optimize(
@@ -251,8 +289,11 @@ def test_a_run_goes_on_and_refuses_another(chains, towards, tmp_path):
 def test_rows_need_not_be_kept(chains, towards):
     found = optimize(
         chains, towards(0.4, 0.3, 0.2, 0.0), LOGP, start=30, steps=3, keep_rows=False, top=2,
-        snapshots=(),
+        batch=3,
     )  # fmt: skip
+    whole = optimize(chains, towards(0.4, 0.3, 0.2, 0.0), LOGP, start=30, steps=3, top=2)
+    assert found.best == whole.best
+    assert found.last == whole.last
     assert found.records == ()
     assert found.snapshots == {}
     assert len(found.best) == 2

@@ -252,6 +252,30 @@ def _numbers(told: Json) -> Json:
     return {key: one(value) for key, value in told.items()}
 
 
+class BestOfParts:
+    """Keeps the lists of molecules of many parts in the room of one; see `chemflow.runs.Fold`."""
+
+    def __init__(self, objective: Objective, names: Sequence[str], top: int) -> None:
+        self.best, self.last = Best(top), Best(top)
+        self.front = Front(tuple(names[: len(objective.oracles)]), objective.signs)
+
+    def take(self, part: Json) -> None:
+        """Takes the lists of a part and leaves them empty."""
+        self.best.add(Candidate.from_json(one) for one in part["best"])
+        self.last.add(Candidate.from_json(one) for one in part["last"])
+        if part["front"]:
+            self.front.add([Candidate.from_json(one) for one in part["front"]])
+        part["best"], part["last"], part["front"] = [], [], []
+
+    def lists(self) -> Json:
+        """What is left of them all, as of one part."""
+        return {
+            "best": [one.to_json() for one in self.best.list()],
+            "last": [one.to_json() for one in self.last.list()],
+            "front": [one.to_json() for one in self.front.list()],
+        }
+
+
 def merge(
     parts: Sequence[Json], *, settings: Json, objective: Objective, oracles: Sequence[Oracle],
     thresholds: Sequence[float], size: int, seed: int, top: int,
@@ -259,13 +283,9 @@ def merge(
     """The result of all batches, in their order."""
     names = tuple(oracle.name for oracle in oracles)
     columns = (*names, "objective")
-    best, last = Best(top), Best(top)
-    front = Front(names[: len(objective.oracles)], objective.signs)
+    kept = BestOfParts(objective, names, top)
     for part in parts:
-        best.add(Candidate.from_json(one) for one in part["best"])
-        last.add(Candidate.from_json(one) for one in part["last"])
-        if part["front"]:
-            front.add([Candidate.from_json(one) for one in part["front"]])
+        kept.take(part)
     times = sorted({int(t) for part in parts for t in part["snapshots"]})
     snapshots = {
         t: np.concatenate(
@@ -283,9 +303,9 @@ def merge(
         lost=tuple((row, smiles, why) for part in parts for row, smiles, why in part["lost"]),
         steps=_steps(parts, columns),
         improvements=_improvements(parts, columns, thresholds, size),
-        best=tuple(best.list()),
-        last=tuple(last.list()),
-        front=tuple(front.list()),
+        best=tuple(kept.best.list()),
+        last=tuple(kept.last.list()),
+        front=tuple(kept.front.list()),
         calls=calls,
         snapshots=snapshots,
         records=tuple(one for part in parts for one in part["records"]),

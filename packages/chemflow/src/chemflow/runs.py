@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +51,18 @@ def fingerprint(thing: object) -> str:
     if type(thing).__repr__ is object.__repr__:
         return kind
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
+
+
+class Fold(Protocol):
+    """What keeps the best of many batches in the room of one."""
+
+    def take(self, part: Json) -> None:
+        """Takes lists out of a part, leaving them empty."""
+        ...
+
+    def lists(self) -> Json:
+        """What is left of them all."""
+        ...
 
 
 class Run:
@@ -106,11 +118,12 @@ class Run:
         batch: int,
         work: Callable[[int, int, int], Json],
         done: Callable[[int, int], None] | None = None,
+        fold: "Fold | None" = None,
     ) -> list[Json]:
         """`work(number, first, stop)` of every batch of `batch` rows, in order, on every process.
 
-        What it returns must be plain JSON. `done(rows, of)` hears of finished batches of this
-        process.
+        What it returns must be plain JSON. `done(batches, of)` hears of finished batches of this
+        process. `fold` takes out of each what need not be kept batch by batch.
         """
         mine: dict[int, Json] = {}
         share = self.share(size, batch)
@@ -125,8 +138,12 @@ class Run:
                 if path is not None:
                     write_text(path, text)
                 mine[number] = json.loads(text)
+            if fold is not None:
+                fold.take(mine[number])
             if done is not None:
                 done(place, len(share))
+        if fold is not None and mine:
+            mine[share[-1]].update(fold.lists())
         if self.world > 1:
             gathered: list[dict[int, Json] | None] = [None] * self.world
             dist.all_gather_object(gathered, mine, group=self.group)

@@ -131,7 +131,7 @@ class Tally:
         self._best_score = np.maximum(self._best_score, defined)
         for row in np.flatnonzero(improved).tolist():
             self._best[row] = self._candidate(step, row, score, similar).to_json()
-        reach = np.flatnonzero(improved & (defined >= self.best.bar)).tolist()
+        reach = np.flatnonzero(np.isfinite(defined) & (defined >= self.best.bar)).tolist()
         self.best.add(self._candidate(step, row, score, similar) for row in reach)
         if step.t == length:
             finite = np.flatnonzero(np.isfinite(defined)).tolist()

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chemflow.objective import Objective, as_objective
-from chemflow.optimization import Optimization, merge
+from chemflow.optimization import BestOfParts, Optimization, merge
 from chemflow.oracles import Oracle
 from chemflow.protocol import LatentModel, Navigator, Surrogate
 from chemflow.runs import Json, Run, fingerprint
@@ -70,10 +70,12 @@ def optimize(
         surrogates: By the name of the property, to be reported beside the oracle.
         thresholds: Similarities δ.
         top: Length of the lists of best molecules.
-        snapshots: Steps of which all values are kept, for densities; about ten if None.
+        snapshots: Steps of which all values are kept, for densities; if None about ten, or none
+            without rows.
         batch: Rows that walk together. It changes results by rounding only.
         workers: Processes of the oracles.
-        keep_rows: Keep a record of every row. For millions of rows, don't.
+        keep_rows: Keep a record of every row. Without, what is held grows by a few kilobytes a
+            batch: for millions of rows, with batches of thousands.
         folder: Keeps batches there, and the same call goes on after an interruption.
         trajectories: Write every step of every row to the folder.
         group: Processes of torch.distributed that share the batches; every one gets the result.
@@ -87,7 +89,9 @@ def optimize(
     if not all(0 <= one <= 1 for one in thresholds):
         raise ValueError(f"thresholds must be in 0 … 1, got {tuple(thresholds)}")
     starts = Starts(model, start, seed, prior, device)
-    times = _times(steps) if snapshots is None else tuple(snapshots)
+    if snapshots is None:
+        snapshots = _times(steps) if keep_rows else ()
+    times = tuple(snapshots)
     settings: Json = {
         "task": "optimize",
         "version": version("chemflow"),
@@ -137,7 +141,8 @@ def optimize(
         def finished(batches: int, _of: int) -> None:
             done[0] = batches
 
-        parts = run.batches(starts.size, batch, work, finished)
+        fold = BestOfParts(goal, scorer.names, top)
+        parts = run.batches(starts.size, batch, work, finished, fold)
     found = merge(
         parts, settings=settings, objective=goal, oracles=oracles, thresholds=thresholds,
         size=starts.size, seed=seed, top=top,
