@@ -84,6 +84,17 @@ def test_the_input_is_the_true_molecule_not_its_reconstruction(chains, towards):
     assert found.records[0]["before"][0] == 4
 
 
+def test_a_lucky_reconstruction_is_no_step(chains, towards):
+    encode = chains.encode_smiles
+    chains.encode_smiles = lambda smiles: encode(smiles) + torch.tensor([1.0, 0.0, 0.0, 0.0])
+    go = towards(1.0, 0.0, 0.0, 0.0)
+    still = optimize(chains, go, CARBONS, start=["CCCC"], steps=0, thresholds=(0.0,))
+    assert still.improvement(0.0, "carbons", "input").success == 0
+    moved = optimize(chains, go, CARBONS, start=["CCCC"], steps=2, thresholds=(0.0,))
+    assert moved.improvement(0.0, "carbons", "input").curve == (0, 2, 3)
+    assert moved.improvement(0.0, "carbons", "start").curve == (0, 1, 2)
+
+
 def test_the_best_of_a_row_is_of_the_whole_path(chains):
     class Zigzag:
         oracle_calls = 0

@@ -153,7 +153,11 @@ class Optimization:
                 for name in self.names))  # fmt: skip
         lines.extend(
             f"{one.column}, similarity to the {one.reference} at least {one.threshold:g}: "
-            f"{one.success:.1%} improved, by {one.mean:.3f} ± {one.std:.3f}"
+            + (
+                f"{one.success:.1%} improved, by {one.mean:.3f} ± {one.std:.3f}"
+                if one.success
+                else "none improved"
+            )
             for one in self.improvements
             if one.column in self.names
         )
