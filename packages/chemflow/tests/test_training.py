@@ -51,6 +51,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     assert not list(Trainer(Line(), options(), tmp_path).steps())
 
 
+def test_an_update_that_was_cut_in_two_is_not_kept(tmp_path):
+    whole, cut = Line(), Line()
+    Trainer(whole, options()).run()
+    trainer = Trainer(cut, options(), tmp_path, save_every=0.0)
+
+    def dies(*_):
+        # After the statistics of batch normalisation have moved.
+        if trainer.update == 7:
+            interrupt()
+
+    hook = cut.net.register_forward_hook(dies)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    hook.remove()
+    second = Line()
+    Trainer(second, options(), tmp_path).run()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+
+
 def interrupt():
     raise KeyboardInterrupt
 

@@ -128,6 +128,7 @@ class Trainer:
             {n: p.detach().clone() for n, p in self.named.items()} if options.average else {}
         )
         self._order: tuple[int, Tensor] | None = None
+        self._whole = True
         if folder is not None and (folder / FILE).exists():
             self._read(folder / FILE)
 
@@ -149,14 +150,15 @@ class Trainer:
     def run(self, report: Callable[[Progress], object] | None = None) -> Task:
         """All updates that are left; the task in evaluation mode, with averaged weights if asked.
 
-        Interrupted by Ctrl-C or an error, it writes the run first.
+        Interrupted between two updates, it writes the run first; within one, what was written
+        last stands, as weights and statistics are then half of one update and half of another.
         """
         try:
             for progress in self.steps():
                 if report is not None:
                     report(progress)
         finally:
-            if self.folder is not None:
+            if self.folder is not None and self._whole:
                 self._write(self.folder / FILE)
         with torch.no_grad():
             for name, average in self.averages.items():
@@ -169,8 +171,10 @@ class Trainer:
         self.task.train()
         try:
             while self.update < self.updates:
+                self._whole = False
                 losses = self._step()
                 self.update += 1
+                self._whole = True
                 now = time.monotonic()
                 if self.folder is not None and now - written > self.save_every:
                     self._write(self.folder / FILE)
