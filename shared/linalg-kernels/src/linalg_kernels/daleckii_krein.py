@@ -144,6 +144,44 @@ def spectral(
     return rule.apply(A, p, fn, symmetrize, check, positive, name)
 
 
+class _Accurate(Rule):
+    """A -> (w, V) to high relative accuracy, constants to autograd."""
+
+    @staticmethod
+    def forward(A, symmetrize, check, name):
+        return select.eigh_positive(A, symmetrize, check, name)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # noqa: ARG004
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx, *_):  # noqa: ARG004
+        return None, None, None, None
+
+    @staticmethod
+    def vmap(info, dims, A, symmetrize, check, name):
+        (A,) = batch_first(info.batch_size, dims[:1], (A,))
+        return accurate_eigensystem(A, symmetrize, check, name), (0, 0)
+
+
+class _AccurateEager(_Accurate):
+    @staticmethod
+    def jvp(ctx, *_):  # noqa: ARG004
+        return None, None
+
+
+def accurate_eigensystem(
+    A: Tensor, symmetrize: bool = True, check: bool = True, name: str = "A"
+) -> tuple[Tensor, Tensor]:
+    """w and V of positive definite A for `evaluate`, small w as accurate as large ones."""
+    if not transformed():
+        with torch.no_grad():
+            return select.eigh_positive(A.detach(), symmetrize, check, name)
+    rule = _Accurate if torch.compiler.is_compiling() else _AccurateEager
+    return rule.apply(A, symmetrize, check, name)
+
+
 class _Evaluate(Rule):
     """As `_Spectral`, from an eigensystem that is already known."""
 

@@ -13,6 +13,11 @@ Options that these functions share:
 - `upcast`: float16 and bfloat16 are computed in float32 and returned in their own dtype;
   without it they are a `TypeError`.
 - `name`: what errors call the matrix.
+- `accuracy`: "high" takes the Cholesky factor and one-sided Jacobi rotations instead of a
+  tridiagonalisation, so that a small eigenvalue is as accurate as a large one: relative errors
+  are governed by the condition number of A after its diagonal is scaled to 1, and no eigenvalue
+  of a matrix that has a Cholesky factor comes out negative. Takes longer; A must be positive
+  definite (`LinAlgError`).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +32,7 @@ from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.scalar import ScalarFunction
 
 Nonpos = Literal["ieee", "raise", "clamp"]
+Accuracy = Literal["standard", "high"]
 
 
 def _with_policy(fn: ScalarFunction, nonpos: Nonpos, eps: float | None) -> ScalarFunction:
@@ -52,12 +58,18 @@ def _apply(
     upcast: bool,
     name: str,
     positive: bool = False,
+    accuracy: Accuracy = "standard",
 ) -> Tensor:
+    if accuracy not in ("standard", "high"):
+        raise ValueError(f"accuracy must be 'standard' or 'high', got {accuracy!r}")
     A, dtype = promote(A, upcast)
     errors.require_float(A, name)
     errors.require_square(A, name)
     if p is not None:
         A, p = _broadcast_exponent(A, p)
+    if accuracy == "high":
+        w, V = daleckii_krein.accurate_eigensystem(A, symmetrize, check, name)
+        return restore(daleckii_krein.evaluate(A, p, w, V, fn), dtype)
     return restore(daleckii_krein.apply(A, p, fn, symmetrize, check, positive, name), dtype)
 
 
@@ -80,6 +92,7 @@ def logm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    accuracy: Accuracy = "standard",
     name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Principal logarithm of a Hermitian positive definite matrix, V log(w) V^H.
@@ -89,7 +102,14 @@ def logm(
     fn = _with_policy(scalar.LOG, nonpos, eps)
     positive = nonpos == "raise"
     return _apply(
-        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+        A,
+        fn,
+        symmetrize=symmetrize,
+        check=check,
+        upcast=upcast,
+        name=name,
+        positive=positive,
+        accuracy=accuracy,
     )
 
 
@@ -116,6 +136,7 @@ def sqrtm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    accuracy: Accuracy = "standard",
     name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Hermitian square root of a positive definite matrix, V √w V^H.
@@ -126,7 +147,14 @@ def sqrtm(
     fn = _with_policy(scalar.SQRT, nonpos, eps)
     positive = nonpos == "raise"
     return _apply(
-        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+        A,
+        fn,
+        symmetrize=symmetrize,
+        check=check,
+        upcast=upcast,
+        name=name,
+        positive=positive,
+        accuracy=accuracy,
     )
 
 
@@ -138,13 +166,21 @@ def inv_sqrtm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    accuracy: Accuracy = "standard",
     name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Inverse of the Hermitian square root, V w^-1/2 V^H. Options: see this module."""
     fn = _with_policy(scalar.INV_SQRT, nonpos, eps)
     positive = nonpos == "raise"
     return _apply(
-        A, fn, symmetrize=symmetrize, check=check, upcast=upcast, name=name, positive=positive
+        A,
+        fn,
+        symmetrize=symmetrize,
+        check=check,
+        upcast=upcast,
+        name=name,
+        positive=positive,
+        accuracy=accuracy,
     )
 
 
@@ -157,6 +193,7 @@ def powm(
     nonpos: Nonpos = "ieee",
     eps: float | None = None,
     upcast: bool = False,
+    accuracy: Accuracy = "standard",
     name: str = "A",
 ) -> Inexact[Tensor, "*batch n n"]:
     """Real power of a Hermitian positive definite matrix, V w^p V^H; differentiable in p.
@@ -176,6 +213,7 @@ def powm(
         upcast=upcast,
         name=name,
         positive=positive,
+        accuracy=accuracy,
     )
 
 

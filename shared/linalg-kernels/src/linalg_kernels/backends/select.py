@@ -291,6 +291,19 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
     return reference.eigh(H, finite=finite)
 
 
+def eigh_positive(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
+    """`eigh` of positive definite A to high relative accuracy; LinAlgError where it is not."""
+    if not torch.compiler.is_compiling() and _native_takes(_EIGEN, A):
+        tolerance = _tolerance(symmetrize, check)
+        w, V, found = native.eigh_positive(A, symmetrize=symmetrize, tolerance=tolerance)
+        if not found:
+            return w, V
+    L, info = cholesky(A, symmetrize, check, name)
+    if info is not None and errors.can_read(A):
+        errors.check_info(info, name)
+    return reference.eigh_positive(L)
+
+
 def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
     """Ascending eigenvalues of the Hermitian matrix that A stands for."""
     if torch.compiler.is_compiling():

@@ -5,6 +5,7 @@
 #include "block.hpp"
 #include "cholesky_chart.hpp"
 #include "eigh_adjoint.hpp"
+#include "jacobi.hpp"
 #include "pencil.hpp"
 #include "spectral.hpp"
 #include "triangular.hpp"
@@ -45,6 +46,7 @@ template <class T>
 constexpr TypedKernels typed_kernels() {
   return {Simd<T>::lanes,
           spectral_blocks<T>,
+          accurate_blocks<T>,
           frechet_blocks<T>,
           compose_blocks<T>,
           eigh_adjoint_blocks<T>,

@@ -195,6 +195,7 @@ using Kernel = void (*)(const Args&, int64_t first, int64_t last, void* scratch)
 struct TypedKernels {
   int lanes;
   Kernel<SpectralArgs> spectral;
+  Kernel<SpectralArgs> accurate;
   Kernel<FrechetArgs> frechet;
   Kernel<ComposeArgs> compose;
   Kernel<EighAdjointArgs> eigh_adjoint;
