@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--block", type=int, default=15)
     parser.add_argument("--windows", type=int, default=1)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = SMOLLM2.load()

@@ -3,12 +3,19 @@
 `import asvd` registers a quantizer of the method "asvd" with transformers. A compressed model then
 carries its ranks in `config.quantization_config`; `save_pretrained` writes safetensors, and
 `AutoModelForCausalLM.from_pretrained` builds the factored layers before it loads the weights.
+
+Without the import transformers would warn of an unknown method, build dense layers, and leave them
+random where it finds no weight. Two empty tensors in the checkpoint make it raise instead: one has
+the name of a dense weight and not its shape, the other's name, which the report before the error
+lists, says what to do.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -17,6 +24,7 @@ from asvd.layers import install, low_rank_layers
 
 METHOD = "asvd"
 FORMAT_VERSION = 1
+ADVICE = "import_asvd_before_from_pretrained"
 
 
 @register_quantization_config(METHOD)
@@ -53,8 +61,18 @@ class AsvdQuantizer(HfQuantizer):
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_other: Any) -> nn.Module:
-        install(model, cast(AsvdConfig, self.quantization_config).ranks)
+        ranks = cast(AsvdConfig, self.quantization_config).ranks
+        install(model, ranks)
+        known = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+        ours = {f"^{ADVICE}$", *(f"^{re.escape(name)}$" for name in _guards(ranks))}
+        setattr(model, "_keys_to_ignore_on_load_unexpected", known | ours)  # noqa: B010
         return model
+
+    def get_state_dict_and_metadata(self, model: nn.Module) -> tuple[dict[str, Tensor], dict]:
+        """The state and the two empty tensors that stop a process without this package."""
+        state = dict(model.state_dict())
+        names = [ADVICE, *_guards(low_rank_layers(model))]
+        return state | {name: torch.empty(0) for name in names}, {}
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_other: Any) -> nn.Module:
         return model
@@ -65,6 +83,11 @@ class AsvdQuantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return True
+
+
+def _guards(layers: Iterable[str]) -> list[str]:
+    """The name of the dense weight of the first factored layer."""
+    return [f"{name}.weight" for name in sorted(layers)[:1]]
 
 
 def annotate(model: nn.Module) -> None:
