@@ -207,6 +207,47 @@ def test_within_a_perplexity() -> None:
     assert asvd.perplexity(model, [row[None] for row in ids]) <= budget
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sweep_is_compress_at_each_ratio(method: Method, tmp_path: Path) -> None:
+    model, ids = build(), tokens()
+    dense = logits(model, ids)
+    calls = []
+
+    def measure(net: Any) -> float:
+        calls.append(1)
+        return float(logits(net, ids).square().sum())
+
+    arguments: Any = {"run_folder": tmp_path}
+    points = asvd.sweep(model, ids, (0.8, 0.6), measure, method, **arguments)
+    assert torch.equal(logits(model, ids), dense)
+    assert not asvd.low_rank_layers(model)
+    for point in points:
+        alone = asvd.compress(build(), ids, point.ratio, method)
+        assert float(logits(alone, ids).square().sum()) == pytest.approx(point.value, rel=1e-4)
+        assert [layer.rank for layer in asvd.report(alone).layers] == [
+            layer.rank for layer in point.report.layers
+        ]
+    again = asvd.sweep(model, ids, (0.8, 0.6), measure, method, **arguments)
+    assert [point.value for point in again] == [point.value for point in points]
+    assert len(calls) == 2
+    # Another ratio begins with the spectra that are there, and compress with those of a sweep.
+    asvd.sweep(model, ids, (0.7,), measure, method, **arguments)
+    assert len(calls) == 3
+    asvd.compress(model, ids, 0.6, method, run_folder=tmp_path)
+    assert float(logits(model, ids).square().sum()) == pytest.approx(points[1].value, rel=1e-4)
+
+
+def test_probes_run_from_the_touched_block_on() -> None:
+    """And give what the whole model gives."""
+    model, ids = build("gemma2"), tokens(3)
+    ranked = asvd.probe(model, ids, ratios=(0.5,), layers="*.v_proj")
+    spectra = {name: harm for name, _, harm in ranked.entries}
+    for name, harm in spectra.items():
+        trial = asvd.compress(build("gemma2"), ids, 0.5, "asvd", layers=name, allocation="uniform")
+        expected = asvd.perplexity(trial, [row[None] for row in ids])
+        assert harm == pytest.approx(expected, rel=1e-4)
+
+
 def test_interrupted_runs_go_on(tmp_path: Path) -> None:
     expected = logits(asvd.compress(build(), tokens(), 0.7), tokens())
     stages: list[str] = []

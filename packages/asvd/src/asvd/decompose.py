@@ -256,21 +256,24 @@ def correction(
 ) -> Float[Tensor, "n n"]:
     """K with W K the weight that gives a layer's dense outputs on the inputs that it sees now.
 
-    W K = argmin_M ‖W X - M X'‖² + λ ‖W - M‖², K = (C + λ I) (G' + λ I)^-1 with C = X X'^T,
-    G' = X' X'^T and λ = ridge · tr(G') / n. Layers that read the same input share it.
+    W K = argmin_M ‖W X - M X'‖² + λ ‖(W - M) D^1/2‖², K = (C + λ D) (G' + λ D)^-1 with
+    C = X X'^T, G' = X' X'^T and D = diag(G'): a rescaling of channels changes nothing. Layers
+    that read the same input share K.
 
     Args:
         cross: C (n, n), inputs X of the dense model against X' of the compressed one.
         gram: G' (n, n).
-        ridge: Relative weight of staying at W, > 0; it keeps a few calibration tokens from
-            deciding directions that they hardly reach.
+        ridge: λ > 0, how strongly the weight stays where it was; it keeps a few calibration
+            tokens from deciding directions that they hardly reach.
     """
     if not (ridge > 0 and math.isfinite(ridge)):
         raise ValueError(f"ridge must be > 0 and finite, got {ridge}")
-    n = len(gram)
-    shift = ridge * gram.diagonal().sum() / n
-    eye = torch.eye(n, dtype=gram.dtype, device=gram.device)
-    if float(shift) == 0:
-        return eye
-    L = torch.linalg.cholesky((gram + gram.mT) / 2 + shift * eye)
-    return torch.cholesky_solve((cross + shift * eye).mT, L).mT
+    size = gram.diagonal()
+    if not bool((size > 0).any()):
+        return torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    # A channel that saw nothing but zeros counts like the weakest that did.
+    D = torch.diag(ridge * torch.where(size > 0, size, size[size > 0].amin()))
+    scale = D.diagonal().rsqrt()
+    L = torch.linalg.cholesky(scale[:, None] * ((gram + gram.mT) / 2 + D) * scale)
+    right = (scale[:, None] * (cross + D).mT).contiguous()
+    return (scale[:, None] * torch.cholesky_solve(right, L)).mT

@@ -83,20 +83,21 @@ class Job:
         self,
         model: nn.Module,
         batches: Sequence[Batch],
-        layers: Mapping[str, nn.Module],
+        names: Sequence[str],
         options: Options,
         folder: Folder,
     ) -> None:
         self.model = model
-        self.layers = layers
+        # Names and not modules: a dense layer that was replaced must not stay in memory.
+        self.names = list(names)
         self.options = options
-        self.shapes = {name: _shape(layer) for name, layer in layers.items()}
+        self.shapes = {name: _shape(model.get_submodule(name)) for name in names}
         self.seconds: dict[str, float] = {}
         self._folder = folder
         self._dense_size = parameters(model)
-        self._walk = BlockWalk(model, share(batches) if batches else [], folder, list(layers))
+        self._walk = BlockWalk(model, share(batches) if batches else [], folder, self.names)
         self._spectra = Spectra(
-            self._walk, layers, folder, options.metric, options.loss, options.decomposition
+            self._walk, self.names, folder, options.metric, options.loss, options.decomposition
         )
 
     @property
@@ -135,7 +136,7 @@ class Job:
         """The search list of the layers, by stable rank or by measured perplexities."""
         options = self.options
         if options.allocation == "stable_rank":
-            sensitivity = stable_rank_sensitivity(self.model, list(self.layers), options.candidates)
+            sensitivity = stable_rank_sensitivity(self.model, self.names, options.candidates)
         else:
             with self._stage("probe") as tell:
                 sensitivity = perplexity_sensitivity(
@@ -158,7 +159,7 @@ class Job:
         options = self.options
         with self._stage("update") as tell:
             sequential.walk_through(
-                self._walk, list(self.layers), plan.ranks, self._steps(plan),
+                self._walk, self.names, plan.ranks, self._steps(plan),
                 self._spectra.output_root, options.fuse, options.ridge, options.decomposition, tell,
             )  # fmt: skip
 
@@ -170,14 +171,15 @@ class Job:
             # Layers that stay dense are corrected in place.
             corrected = [name for name, rank in plan.ranks.items() if rank is None]
         for name in corrected:
-            self._folder.save(f"dense/{name}", {"W": matrix(self.layers[name])})
+            weight = matrix(self.model.get_submodule(name))
+            self._folder.save(f"dense/{name}", {"W": weight})
         try:
-            self.apply(plan)
-            yield
+            with self._dense_after():
+                self.apply(plan)
+                yield
         finally:
-            self._dense_again()
             for name in corrected:
-                layer = self.layers[name]
+                layer = self.model.get_submodule(name)
                 set_matrix(layer, self._folder.load(f"dense/{name}", matrix(layer).device)["W"])
                 self._folder.remove(f"dense/{name}")
         self._steps(plan).clear()
@@ -217,7 +219,7 @@ class Job:
 
     def _allocate(self, ratio: float, unit: Literal["weights", "cache"] = "weights") -> Allocation:
         losses = {}
-        for name in self.layers:
+        for name in self.names:
             squares = (
                 self._spectra.fisher(name)
                 if self.options.allocation == "fisher"
@@ -259,9 +261,9 @@ class Job:
                     if self.options.allocation == "uniform"
                     else self._allocate(middle)
                 )
-                self._install(plan.ranks)
-                value = self._perplexity()
-                self._dense_again()
+                with self._dense_after():
+                    self._install(plan.ranks)
+                    value = self._perplexity()
                 if value <= budget:
                     best, high = plan, middle
                 else:
@@ -284,13 +286,19 @@ class Job:
     def _install(self, ranks: Mapping[str, int | None]) -> None:
         for name, rank in ranks.items():
             if rank is not None:
-                W = matrix(self.layers[name])
+                W = matrix(self.model.get_submodule(name))
                 found = self._spectra.load(name)
                 factor(self.model, name, *factors(W, found, rank, self.options.fuse))
 
-    def _dense_again(self) -> None:
-        for name, layer in self.layers.items():
-            replace(self.model, name, layer)
+    @contextmanager
+    def _dense_after(self) -> Generator[None]:
+        """Puts the layers that are there now back in the end."""
+        layers = {name: self.model.get_submodule(name) for name in self.names}
+        try:
+            yield
+        finally:
+            for name, layer in layers.items():
+                replace(self.model, name, layer)
 
     def _steps(self, plan: Allocation) -> Folder:
         """Where the walk of a plan keeps what it has done."""
@@ -304,7 +312,7 @@ class Job:
 def opened(
     model: nn.Module,
     batches: Sequence[Batch],
-    layers: Mapping[str, nn.Module],
+    names: Sequence[str],
     options: Options,
     run_folder: Path | str | None,
 ) -> Generator[Job]:
@@ -315,13 +323,13 @@ def opened(
     """
     question = {
         "method": options.method, "statistic": options.statistic, "alpha": options.alpha,
-        "decomposition": options.decomposition, "layers": list(layers),
+        "decomposition": options.decomposition, "layers": list(names),
         "processes": processes()[1], "model": fingerprint(dict(model.named_parameters())),
         "calibration": fingerprint(_flat(batches)),
     }  # fmt: skip
     folder = None if run_folder is None else Path(run_folder) / f"process-{processes()[0]}"
     with _evaluated(model), Folder(folder, question) as kept:
-        yield Job(model, batches, layers, options, kept)
+        yield Job(model, batches, names, options, kept)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def compress(
         method, _resolved(allocation, method), statistic, alpha, align, least, fuse, decomposition,
         ratios, isotonic, probe_batches, ridge, loss, progress,
     )  # fmt: skip
-    chosen = linear_layers(model, layers, skip)
+    chosen = list(linear_layers(model, layers, skip))
     with opened(model, _batches(calibration), chosen, options, run_folder) as job:
         job.decompose([target])
         plan = job.plan(target)
@@ -168,7 +168,7 @@ def sweep(
         method, _resolved(allocation, method), statistic, alpha, align, least, fuse, decomposition,
         candidates, isotonic, probe_batches, ridge, loss, progress,
     )  # fmt: skip
-    chosen = linear_layers(model, layers, skip)
+    chosen = list(linear_layers(model, layers, skip))
     with opened(model, _batches(calibration), chosen, options, run_folder) as job:
         files = {
             target: job.path / "points" / f"{_name(options, target)}.json" for target in targets
@@ -217,7 +217,7 @@ def probe(
         method, "strs", statistic, alpha, align, fuse=fuse, decomposition=decomposition,
         candidates=ratios, isotonic=isotonic, probe_batches=probe_batches, progress=progress,
     )  # fmt: skip
-    chosen = linear_layers(model, layers, skip)
+    chosen = list(linear_layers(model, layers, skip))
     with opened(model, _batches(calibration), chosen, options, run_folder) as job:
         job.decompose([])
         return job.ranked()

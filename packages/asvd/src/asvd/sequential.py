@@ -143,8 +143,7 @@ def _compress_group(
     decomposition: Decomposition,
 ) -> None:
     n = len(gram)
-    shift = ridge * gram.diagonal().sum() / n
-    S = root(gram + shift * torch.eye(n, dtype=gram.dtype, device=gram.device))
+    S = root(gram, ridge)
     K = correction(cross, gram, ridge)
     for position, name in enumerate(group):
         dense = model.get_submodule(name)

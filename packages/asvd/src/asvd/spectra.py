@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asvd.blocks import BlockWalk, Loss
 from asvd.calibration import BlockMoments, gradient_moments, input_moments
@@ -61,19 +61,19 @@ class Spectra:
 
     Args:
         walk: Has captured the calibration data, if the metric needs any.
-        layers: The dense layers by name.
+        names: The layers, dense as long as they are decomposed or loaded.
     """
 
     def __init__(
         self,
         walk: BlockWalk,
-        layers: Mapping[str, nn.Module],
+        names: Sequence[str],
         folder: Folder,
         metric: Metric,
         loss: Loss,
         decomposition: Decomposition,
     ) -> None:
-        self.layers = layers
+        self._names = list(names)
         self._walk = walk
         self._folder = folder
         self._metric = metric
@@ -88,7 +88,7 @@ class Spectra:
         walk, folder = self._walk, self._folder
         for i in reversed(range(len(walk))):
             if not folder.has(f"gradients/{i}"):
-                inside = walk.layers(i, list(self.layers))
+                inside = walk.layers(i, self._names)
                 fisher = self._metric.statistic.startswith("fisher")
                 found = gradient_moments(walk, i, inside, self._loss, fisher)
                 moments = BlockMoments(gradients=found)
@@ -101,7 +101,7 @@ class Spectra:
         """Spectra of all blocks, of each layer at least `ranks[layer]` triples."""
         walk = self._walk
         for i in range(len(walk)):
-            inside = walk.layers(i, list(self.layers))
+            inside = walk.layers(i, self._names)
             missing = [name for name in inside if not self._is_kept(name, ranks[name])]
             if missing:
                 self._find(i, missing, ranks)
@@ -126,7 +126,7 @@ class Spectra:
 
     def load(self, name: str) -> Spectrum:
         """The spectrum of a layer, on the layer's device."""
-        device = matrix(self.layers[name]).device
+        device = matrix(self._walk.model.get_submodule(name)).device
         kept = self._folder.load(f"spectrum/{name}", device)
         return Spectrum(kept["U"], kept["sigma"], kept.get("output"), float(kept["energy"]))
 
@@ -165,7 +165,7 @@ class Spectra:
     def _one(
         self, moments: BlockMoments, name: str, rank: int, position: int, roots: dict[int, Tensor]
     ) -> dict[str, Tensor]:
-        W = matrix(self.layers[name])
+        W = matrix(self._walk.model.get_submodule(name))
         S, R = self._roots(moments, name, roots)
         dtype = torch.float64 if W.dtype == torch.float64 else torch.float32
         small = min(W.shape)
