@@ -175,7 +175,7 @@ def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any]]:
 def usage(launch: Launch, architecture: int) -> dict[str, int]:
     """Warps, registers, bytes of stack and of shared memory of the compiled kernel."""
     types, constants = signature(launch)
-    warps = operators.warps(launch.N, launch.dtype)
+    warps = operators.warps(launch.kernel, launch.N, launch.dtype)
     compiled = triton.compile(
         ASTSource(launch.kernel, signature=types, constexprs=constants),
         target=GPUTarget("cuda", architecture, 32),

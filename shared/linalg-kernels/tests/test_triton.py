@@ -13,7 +13,10 @@ from linalg_kernels import scalar, testing
 from linalg_kernels.backends import gpu, native
 from linalg_kernels.backends import torch as reference
 
-pytestmark = pytest.mark.skipif(bool(gpu.why_unavailable()), reason=gpu.why_unavailable())
+pytestmark = [
+    pytest.mark.skipif(bool(gpu.why_unavailable()), reason=gpu.why_unavailable()),
+    pytest.mark.compile,
+]
 
 DEVICE = "cpu" if gpu.interpreted() else "cuda"
 DTYPES = (torch.float32, torch.float64)

@@ -13,7 +13,14 @@ from linalg_kernels import errors, testing
 from linalg_kernels.backends import gpu, native
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-runs = pytest.mark.skipif(bool(gpu.why_unavailable()), reason=gpu.why_unavailable())
+unavailable = pytest.mark.skipif(bool(gpu.why_unavailable()), reason=gpu.why_unavailable())
+
+
+def runs(test):
+    """Marks a test that runs kernels."""
+    return unavailable(pytest.mark.compile(test))
+
+
 DEVICE = "cpu" if gpu.interpreted() else "cuda"
 
 
@@ -302,6 +309,7 @@ def on_a_gpu(monkeypatch):
         yield
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize("name", UNCHECKED)
 def test_unchecked_operations_read_nothing_back(name, kernels, on_a_gpu):  # noqa: ARG001

@@ -37,6 +37,12 @@ LAUNCH = 1 << 30
 
 # Warps of a program by the order of its tile, for float32 and float64.
 WARPS = {8: (1, 1), 16: (2, 2), 32: (4, 8), 64: (8, 8)}
+# The same for kernels that hold more tiles at a time.
+_WIDE = {
+    frechet_kernel: {8: (1, 1), 16: (4, 4), 32: (8, 16)},
+    cholesky_vjp_kernel: {8: (1, 1), 16: (2, 2), 32: (8, 8)},
+    pencil_vjp_kernel: {8: (1, 1), 16: (2, 2), 32: (4, 16)},
+}
 
 # How kernels are compiled, beside their warps: products and sums fuse, whatever the next Triton
 # does by itself, and 512 threads share the registers of a multiprocessor. Said that there are so
@@ -49,8 +55,8 @@ def tile_order(n: int) -> int:
     return max(8, 1 << (n - 1).bit_length())
 
 
-def warps(N: int, dtype: torch.dtype) -> int:
-    return WARPS[N][dtype == torch.float64]
+def warps(kernel: Any, N: int, dtype: torch.dtype) -> int:
+    return _WIDE.get(kernel, WARPS)[N][dtype == torch.float64]
 
 
 def rounds(n: int) -> int:
@@ -69,7 +75,7 @@ def launch(
 ) -> None:  # fmt: skip
     """Runs one program a matrix (and block of columns), in as many launches as it takes."""
     wrapped = wrap_triton(kernel)
-    options: dict[str, Any] = {"num_warps": warps(N, dtype)}
+    options: dict[str, Any] = {"num_warps": warps(kernel, N, dtype)}
     if wrapped is kernel:
         options |= OPTIONS
     if batch <= LAUNCH:
