@@ -41,7 +41,6 @@ WARPS = {8: (1, 1), 16: (2, 2), 32: (4, 8), 64: (8, 8)}
 _WIDE = {
     frechet_kernel: {8: (1, 1), 16: (4, 4), 32: (8, 16)},
     cholesky_vjp_kernel: {8: (1, 1), 16: (2, 2), 32: (8, 8)},
-    pencil_vjp_kernel: {8: (1, 1), 16: (2, 2), 32: (4, 16)},
 }
 
 # How kernels are compiled, beside their warps: products and sums fuse, whatever the next Triton

@@ -7,11 +7,10 @@ from linalg_kernels.backends.triton.cholesky import factor
 from linalg_kernels.backends.triton.elementary import exp, log
 from linalg_kernels.backends.triton.jacobi import jacobi
 from linalg_kernels.backends.triton.tile import (
+    entry,
     load_symmetric,
     load_vector,
     matrix_index,
-    product,
-    reload_with_transpose,
     solve_lower,
     solve_lower_transposed,
     store_matrix,
@@ -64,11 +63,17 @@ def pencil_vjp_kernel(
 ):  # fmt: skip
     """-Σ c_i u_i u_i^T and Σ c_i / w_i u_i u_i^T, for gradients c in the logarithms."""
     index = matrix_index(first)
+    i = tl.arange(0, N)
     c = load_vector(weights_ptr, index, n, N)
+    c_Q = c * exp(-load_vector(logs_ptr, index, n, N))
+    P = tl.full((N, N), 0.0, U_ptr.dtype.element_ty)
+    Q = tl.full((N, N), 0.0, U_ptr.dtype.element_ty)
+    for k in range(n):
+        u = tl.load(U_ptr + (index * n + k) * n + i, mask=i < n, other=0.0)
+        outer = u[:, None] * u[None, :]
+        P -= entry(c, k, N) * outer
+        Q += entry(c_Q, k, N) * outer
     if WITH_P:
-        U, Ut = reload_with_transpose(U_ptr, index, n, N)
-        store_matrix(gP, index, symmetric_part(product(Ut, -c[:, None] * U)), n, N)
+        store_matrix(gP, index, P, n, N)
     if WITH_Q:
-        U, Ut = reload_with_transpose(U_ptr, index, n, N)
-        c = c * exp(-load_vector(logs_ptr, index, n, N))
-        store_matrix(gQ, index, symmetric_part(product(Ut, c[:, None] * U)), n, N)
+        store_matrix(gQ, index, Q, n, N)
