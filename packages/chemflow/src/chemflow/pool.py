@@ -13,6 +13,10 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
+_PATIENCE = 200
+"""Pieces that may wait in this process for others to start."""
+
+
 def _context() -> BaseContext:
     """Processes that do not copy this one: a fork with threads of torch in it may hang."""
     if "forkserver" not in multiprocessing.get_all_start_methods() or sys.platform == "darwin":
@@ -38,6 +42,8 @@ class Pool:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.workers = workers
+        # Without what an initializer prepares, this process can do a piece as well as another.
+        self._helps = initializer is None
         self._executor: ProcessPoolExecutor | None = None
         if workers > 1:
             self._executor = ProcessPoolExecutor(workers, _context(), initializer, initargs)
@@ -52,14 +58,26 @@ class Pool:
         under_way: deque[Future[Result]] = deque()
         try:
             for piece in pieces:
+                if self._helps and len(under_way) > self.workers and not self._started(under_way):
+                    # Processes that are still importing: this one need not wait for them.
+                    here: Future[Result] = Future()
+                    here.set_result(work(piece))
+                    under_way.append(here)
+                    continue
                 under_way.append(self._executor.submit(work, piece))
-                if len(under_way) > 2 * self.workers:
+                while len(under_way) > 2 * self.workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
         finally:
             for future in under_way:
                 future.cancel()
+
+    def _started(self, under_way: "deque[Future[Any]]") -> bool:
+        """Whether the processes have given anything yet; or so much waits that they must."""
+        if under_way[0].done() or len(under_way) > _PATIENCE:
+            self._helps = False
+        return not self._helps
 
     def close(self) -> None:
         """Ends the processes. Twice is once."""
