@@ -120,7 +120,7 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(
-        seconds=60, seeds=(0,), parameters={"steps": 60, "more": 15, "samples": 64, "real": 256}
+        seconds=80, seeds=(0,), parameters={"steps": 60, "more": 15, "samples": 64, "real": 256}
     ),
     full=Size(
         seconds=600,
