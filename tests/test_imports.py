@@ -13,7 +13,17 @@ from workspace import ROOT, read_workspace
 
 MEMBERS = read_workspace()
 # Slow to import, so imported where they are used, or asked for by an extra.
-HEAVY = ("matplotlib", "pandas", "rdkit.Chem.Draw", "scipy", "sklearn", "transformers")
+HEAVY = (
+    "matplotlib",
+    "pandas",
+    "rdkit.Chem.Draw",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch._dynamo",
+    "transformers",
+    "triton",
+)
 PROBE = """
 import importlib, json, sys
 import torch

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -58,5 +59,13 @@ def save_run(path: Path, trainer: Trainer) -> None:
 
 
 def load_run(path: Path, trainer: Trainer) -> None:
-    """Goes on from `save_run`, bit for bit; runs no code from the file."""
-    trainer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    """Goes on from `save_run`, bit for bit; runs no code from the file.
+
+    Raises ValueError naming a file that is cut short or holds more than tensors and numbers.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not the state of a run: {reason}") from error
+    trainer.load_state_dict(state)

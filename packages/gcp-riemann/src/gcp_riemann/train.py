@@ -16,6 +16,7 @@ DifferentiableSVD.
 import argparse
 import json
 import os
+import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -142,6 +143,19 @@ def device_of(rank: int) -> torch.device:
     return torch.device("cuda", rank)
 
 
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `train` wrote after an epoch. Raises ValueError naming any other file."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not a whole checkpoint: {reason}") from error
+    needed = {"head", "network", "optimiser", "schedule", "epoch", "log"}
+    if not isinstance(state, dict) or not needed <= state.keys():
+        raise ValueError(f"{path}: a checkpoint must have {sorted(needed)}")
+    return state
+
+
 def train(
     config: Config,
     head: str,
@@ -166,7 +180,7 @@ def train(
     checkpoint, log = out / "checkpoint.pt", []
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = read_checkpoint(checkpoint, device)
         if state["head"] != head:
             raise ValueError(f"out holds a run of head {state['head']!r}, got head {head!r}")
         network.load_state_dict(state["network"])

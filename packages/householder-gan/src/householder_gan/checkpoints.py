@@ -6,6 +6,7 @@ official HouseholderGAN reflectors, and `save_generator`'s safetensors.
 
 import argparse
 import json
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,11 +65,14 @@ def stylegan2_of_rosinality(state: Mapping[str, Tensor], mlp_rate: float = 0.01)
 def load_rosinality(path: str | Path, key: str = "g_ema") -> StyleGAN2:
     """The generator of a rosinality checkpoint; only tensors, numbers and the arguments are read.
 
-    Raises ValueError for a file without `key`, `pickle.UnpicklingError` for one with other
-    content.
+    Raises ValueError for a file without `key`, cut short, or with other content.
     """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        held = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not a checkpoint of tensors: {reason}") from error
     if not isinstance(held, dict) or key not in held:
         names = sorted(map(str, held)) if isinstance(held, dict) else type(held).__name__
         raise ValueError(f"{path}: must hold {key!r}, got {names}")

@@ -9,6 +9,7 @@ are averaged over the processes.
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from collections.abc import Generator as Steps
 from contextlib import contextmanager
@@ -340,7 +341,11 @@ class FineTuner:
 
     def load(self, path: str | Path) -> None:
         """Go on from `save`. Raises ValueError for another file, recipe or network."""
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{path}: not a state of fine-tuning: {reason}") from error
         if not isinstance(held, dict) or held.get("format") != FORMAT:
             raise ValueError(f"{path}: not a state of fine-tuning")
         if held["recipe"] != asdict(self.recipe):

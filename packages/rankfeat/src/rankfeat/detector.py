@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -201,15 +201,17 @@ class ModelDetector(nn.Module):
             ValueError: The file is of another kind, or the weights differ from those that the
                 threshold was found with.
         """
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != _FORMAT:
-                raise ValueError(f"{path} must be a {_FORMAT} file, got {header.get('format')!r}")
-            if header.get("detector") != cls.__name__:
-                raise ValueError(
-                    f"{path} must hold a {cls.__name__}, got a {header.get('detector')}"
-                )
-            tensors = {name: file.get_tensor(name) for name in ("id_scores", *cls.STATISTICS)}
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header = file.metadata() or {}
+                held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        if header.get("format") != _FORMAT:
+            raise ValueError(f"{path} must be a {_FORMAT} file, got {header.get('format')!r}")
+        if header.get("detector") != cls.__name__:
+            raise ValueError(f"{path} must hold a {cls.__name__}, got a {header.get('detector')}")
+        tensors = {name: held[name] for name in ("id_scores", *cls.STATISTICS)}
         settings = json.loads(header["settings"])
         tpr, expected = settings.pop("tpr"), settings.pop("model_sha256")
         found = fingerprint(model)

@@ -1,6 +1,7 @@
 """Models and image data by name, as the command and the protocols take them (extra `cli`)."""
 
 import importlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,17 @@ class Preprocessing:
         ])  # fmt: skip
 
 
+def _state_dict(path: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"weights {path} are not a whole state dictionary: {reason}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"weights {path} must be a state dictionary, got {type(state).__name__}")
+    return state
+
+
 def load_model(name: str, weights: str | None) -> nn.Module:
     """A model in eval mode.
 
@@ -82,7 +94,7 @@ def load_model(name: str, weights: str | None) -> nn.Module:
             raise ValueError(f"weights must be a file for {name!r}, got 'pretrained'")
         model = getattr(importlib.import_module(origin), rest)()
     if weights is not None and not pretrained:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = _state_dict(weights)
         missing, unexpected = model.load_state_dict(state, strict=False)
         if missing or unexpected:
             raise ValueError(

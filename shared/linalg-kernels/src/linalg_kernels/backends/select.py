@@ -36,6 +36,12 @@ _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto
 NATIVE_LIMIT = 64
 
 
+def _constant_in_graphs(fn: Callable[..., bool]) -> Callable[..., bool]:
+    """As `torch.compiler.assume_constant_result`, which imports Dynamo: most of a second."""
+    fn._dynamo_marked_constant = True  # ty: ignore[missing-attribute]
+    return fn
+
+
 def _smallest_batches(*steps: tuple[int, int]) -> tuple[int, ...]:
     """For each order the smallest batch, from steps (largest order, smallest batch)."""
     return tuple(next(k for last, k in steps if n <= last) for n in range(NATIVE_LIMIT + 1))
@@ -189,7 +195,7 @@ def _opaque(A: Tensor) -> bool:
     return A.device.type == "cpu" and A.dtype in native.DTYPES and _available()
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _available() -> bool:
     return native.available()
 
@@ -217,7 +223,7 @@ def _triton_takes(order: int, limit: int, A: Tensor, *others: Tensor | None) -> 
     return A.numel() > 0
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_graphs
 def _kernels_run(kind: str, index: int) -> bool:
     return gpu.runs_on(kind, index)
 
