@@ -217,7 +217,9 @@ def test_tied_eigenvalues_have_finite_gradients(choice):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("fn", [scalar.LOG, scalar.POWER, scalar.Clamp(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "fn", [scalar.LOG, scalar.POWER, scalar.Clamp(0.5)], ids=["log", "power", "clamp"]
+)
 def test_one_base_point_for_many_directions(fn, isa, dtype):
     for n in ORDERS:
         A, E = random_spd(n, dtype=dtype, seed=n), random(3, 19, n, n, dtype=dtype, seed=1)
