@@ -36,6 +36,8 @@ def test_sigint_reports_what_is_done_and_a_rerun_resumes(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts what it runs in the background with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "started1").exists() and time.monotonic() < deadline:

@@ -113,8 +113,12 @@ def test_what_is_not_positive_definite_is_named(choice):
         A[1, 1, 1] = float("nan")
         with pytest.raises(lk.LinAlgError, match=r"A\[1\] contains NaN or Inf"):
             lk.logm(A, accuracy="high")
+
+
+@pytest.mark.bad_input
+def test_another_accuracy_is_refused():
     with pytest.raises(ValueError, match="accuracy must be 'standard' or 'high', got 'best'"):
-        lk.logm(A, accuracy="best")  # ty: ignore[invalid-argument-type]
+        lk.logm(graded(3, -1), accuracy="best")  # ty: ignore[invalid-argument-type]
 
 
 @pytest.mark.skipif(not native.available(), reason=native.why_unavailable())

@@ -339,8 +339,8 @@ def spectral_of_congruence(
 
 
 def frechet(
-    w: Float[Tensor, "*batch n"],
-    V: Float[Tensor, "*batch n n"],
+    w: Float[Tensor, "*base n"],
+    V: Float[Tensor, "*base n n"],
     E: Float[Tensor, "*batch n n"],
     f: Function,
 ) -> Float[Tensor, "*batch n n"]:
