@@ -136,11 +136,12 @@ def check_finite(A: Tensor, name: str) -> None:
 
 
 def is_hermitian(A: Tensor) -> bool:
-    """Whether A is finite and its own conjugate transpose, entry by entry, and can be read.
+    """Whether A, on the CPU, is finite and its own conjugate transpose, entry by entry.
 
-    False as well where a sum overflows: then the thorough checks decide.
+    False as well where a sum overflows, on a GPU, which is not waited for, and while a graph is
+    traced: then the thorough checks decide.
     """
-    return can_read(A) and torch.equal(A, A.mH) and bool(torch.isfinite(A.sum()))
+    return A.is_cpu and can_read(A) and torch.equal(A, A.mH) and bool(torch.isfinite(A.sum()))
 
 
 def check_hermitian(A: Tensor, name: str) -> None:

@@ -184,7 +184,9 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(T: Tensor) -> bool:
-    """Whether T is memory of the CPU, of a dtype of the native library."""
+    """Whether T is memory of the CPU, of a dtype of the native library, and nothing is traced."""
+    if torch.compiler.is_compiling():
+        return False
     return T.dtype in native.DTYPES and _is_plain(T, T.dtype)
 
 
