@@ -1,6 +1,7 @@
 """What compression needs beside the model does not grow with its depth."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,15 +72,20 @@ def measure(depth: int, folder: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read in /proc")
 def test_peak_does_not_grow_with_depth(tmp_path: Path) -> None:
     peaks = {}
+    # glibc takes freed large blocks into its heap and keeps them in pieces, up to 50 MB here; with
+    # fixed thresholds every freed tensor goes back to the system and the peak is what is in use.
+    fixed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     for depth in (3, 12):
         folder = tmp_path / str(depth)
         folder.mkdir()
         command = [sys.executable, __file__, str(depth), str(folder)]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=400)
+        found = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=400, env=os.environ | fixed
+        )
         peaks[depth] = json.loads(found.stdout)
     # One block's Gram matrices in float64 take 8.7 MB, its hidden states 1.6 MB, its weights
-    # 1.6 MB: kept for nine more blocks any of them shows.
-    assert peaks[12] - peaks[3] < 7e6, peaks
+    # 1.6 MB: kept for nine more blocks any of them shows as 14 MB or more.
+    assert peaks[12] - peaks[3] < 1e7, peaks
 
 
 if __name__ == "__main__":
