@@ -1,6 +1,7 @@
 """The command, from images to a report."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +167,12 @@ def test_pages_escape_what_they_show(tmp_path):
     assert "<y>" not in text
     assert "1.235" in text
     assert "a &lt; b" in text
+
+
+def test_the_command_says_what_it_needs(monkeypatch, capsys):
+    """None in sys.modules is what an absent module looks like."""
+    for name in [one for one in sys.modules if one.startswith(("flowfactor.cli.", "typer"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    assert main(["train"]) == 2
+    assert "typer is not installed: pip install 'flowfactor[cli]'" in capsys.readouterr().err
