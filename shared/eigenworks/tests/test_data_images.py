@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eigenworks.data import CIFAR10, IMAGENET, PHOTOGRAPHS, SQUEEZENET, DataError, DataSet
-from eigenworks.data.archive import ImageFiles
-from eigenworks.data.cifar10 import read_cifar10
+from eigenworks.data.archive import ImageFiles, read_classes
 from eigenworks.data.imagenet import read_imagenet
 from eigenworks.data.photographs import DOCUMENTS, SCIENCE, TEXTURES, THINGS
 from PIL import Image
@@ -28,7 +27,7 @@ def archive(path: Path, names: tuple[str, ...]) -> Path:
 
 
 def test_cifar10(tmp_path: Path) -> None:
-    read = read_cifar10(archive(tmp_path / "a.zip", ("cat/1.jpg", "bird/7.jpg", "bird/3.jpg")))
+    read = read_classes(archive(tmp_path / "a.zip", ("cat/1.jpg", "bird/7.jpg", "bird/3.jpg")))
     assert read.classes == ("bird", "cat")
     assert read.name == ("bird/3.jpg", "bird/7.jpg", "cat/1.jpg")
     assert read.label.tolist() == [0, 0, 1]
@@ -46,8 +45,8 @@ def test_imagenet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reader", "names", "message"),
     [
-        (read_cifar10, ("1.jpg",), "expected images as CLASS/FILE.jpg"),
-        (read_cifar10, ("readme.txt",), "expected images"),
+        (read_classes, ("1.jpg",), "expected images as CLASS/FILE.jpg"),
+        (read_classes, ("readme.txt",), "expected images"),
         (read_imagenet, ("tench.JPEG",), "expected images as 0002_n01484850_name.JPEG"),
         (read_imagenet, ("1000_n01440764_tench.JPEG",), "got 1000_n01440764_tench.JPEG"),
     ],
@@ -63,7 +62,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"PK")
     with pytest.raises(DataError, match="not a whole archive"):
-        read_cifar10(path)
+        read_classes(path)
     cut = ImageFiles((encoded(9)[:200],), ("cat/1.jpg",), np.zeros(1, np.int64), ("cat",))
     with pytest.raises(DataError, match=r"cat/1\.jpg: not a whole image"):
         cut.pixels(0)

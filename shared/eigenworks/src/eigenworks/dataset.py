@@ -79,3 +79,13 @@ def development_file(relative: str) -> Path:
     if not path.is_file():
         raise DataError(f"{relative} is not in the folder {folder}, which {DEVELOPMENT} names")
     return path
+
+
+def has_development_files(*relative: str) -> bool:
+    """Whether all these files are in the folder that EIGENWORKS_DATA names."""
+    try:
+        for one in relative:
+            development_file(one)
+    except DataError:
+        return False
+    return True

@@ -42,3 +42,14 @@ def read_files(path: Path, ending: str) -> tuple[tuple[str, ...], tuple[bytes, .
     if not names:
         raise DataError(f"{path}: expected images, *{ending}")
     return tuple(names), files
+
+
+def read_classes(path: Path) -> ImageFiles:
+    """Every CLASS/FILE.jpg of the archive. Raises DataError naming the archive."""
+    names, files = read_files(path, ".jpg")
+    folders = [name.rpartition("/")[0] for name in names]
+    if not all(folders):
+        raise DataError(f"{path}: expected images as CLASS/FILE.jpg")
+    classes = tuple(sorted(set(folders)))
+    label = np.array([classes.index(folder) for folder in folders], np.int64)
+    return ImageFiles(files, names, label, classes)

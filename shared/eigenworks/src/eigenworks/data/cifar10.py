@@ -6,12 +6,9 @@ images.pixels(0)                         # (32, 32, 3) uint8
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from eigenworks.data.archive import ImageFiles, read_files
-from eigenworks.dataset import DataError, development_file
+from eigenworks.data.archive import ImageFiles, read_classes
+from eigenworks.dataset import development_file, has_development_files
 
 FILE = "images/cifar10_test_500.zip"
 
@@ -27,26 +24,11 @@ class Cifar10:
 
     def available(self) -> bool:
         """Whether the archive is there."""
-        try:
-            development_file(FILE)
-        except DataError:
-            return False
-        return True
+        return has_development_files(FILE)
 
     def load(self) -> ImageFiles:
         """Reads the archive. Raises DataError if it is absent, cut short or has no folders."""
-        return read_cifar10(development_file(FILE))
+        return read_classes(development_file(FILE))
 
 
 CIFAR10 = Cifar10()
-
-
-def read_cifar10(path: Path) -> ImageFiles:
-    """Every CLASS/FILE.jpg of the archive. Raises DataError naming the archive."""
-    names, files = read_files(path, ".jpg")
-    folders = [name.rpartition("/")[0] for name in names]
-    if not all(folders):
-        raise DataError(f"{path}: expected images as CLASS/FILE.jpg")
-    classes = tuple(sorted(set(folders)))
-    label = np.array([classes.index(folder) for folder in folders], np.int64)
-    return ImageFiles(files, names, label, classes)

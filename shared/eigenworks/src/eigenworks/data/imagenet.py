@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from eigenworks.data.archive import ImageFiles, read_files
-from eigenworks.dataset import DataError, development_file
+from eigenworks.dataset import DataError, development_file, has_development_files
 
 FILE = "images/imagenet_samples_even.zip"
 _NAME = re.compile(r"(?:.*/)?(\d{4})_n\d{8}_(.+)\.JPEG")
@@ -33,11 +33,7 @@ class ImageNetSamples:
 
     def available(self) -> bool:
         """Whether the archive is there."""
-        try:
-            development_file(FILE)
-        except DataError:
-            return False
-        return True
+        return has_development_files(FILE)
 
     def load(self) -> ImageFiles:
         """Reads the archive. Raises DataError if it is absent, cut short or named otherwise."""

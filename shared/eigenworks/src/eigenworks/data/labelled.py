@@ -4,13 +4,13 @@ samples = read_labelled(folder, "covariances", rank=3)   # folder/covariances.np
 samples.points                                            # (samples, n, n)
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from eigenworks.data.npz import read_npz
 from eigenworks.dataset import DataError
 
 
@@ -38,14 +38,7 @@ def read_labelled(folder: Path, name: str, rank: int) -> Labelled:
     path = Path(folder, f"{name}.npz")
     if not path.is_file():
         raise DataError(f"{folder} must hold {name}.npz with P, label and test or domain")
-    try:
-        # numpy leaves a file that it cannot read open, where it opened it.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file of plain arrays: {error}") from error
-    if not {"P", "label"} <= arrays.keys():
-        raise DataError(f"{path} must have P and label, got {sorted(arrays)}")
+    arrays = read_npz(path, "labelled matrices", ("P", "label"))
     P = arrays["P"]
     if P.ndim != rank or P.shape[-1] != P.shape[-2] or P.dtype.kind not in "fiu":
         raise DataError(f"{path}: P must hold {rank}-d numbers of (n, n), got {P.shape} {P.dtype}")

@@ -6,14 +6,14 @@
 There is no official split among them: draw one with a seed.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from eigenworks.dataset import DataError, development_file
+from eigenworks.data.npz import read_npz
+from eigenworks.dataset import DataError, development_file, has_development_files
 
 FILE = "images/mnist_10k.npz"
 
@@ -37,11 +37,7 @@ class Mnist:
 
     def available(self) -> bool:
         """Whether the file is there."""
-        try:
-            development_file(FILE)
-        except DataError:
-            return False
-        return True
+        return has_development_files(FILE)
 
     def load(self) -> MnistImages:
         """Reads the images. Raises DataError if the file is absent, cut short or different."""
@@ -53,12 +49,8 @@ MNIST = Mnist()
 
 def read_mnist(path: Path) -> MnistImages:
     """`images` and `labels` of an .npz file. Raises DataError naming the file."""
-    try:
-        # Opened here: NumPy leaves a file open that is no archive.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            image, digit = file["images"], file["labels"]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataError(f"{path}: not a whole file of digits: {error}") from error
+    arrays = read_npz(path, "digits", ("images", "labels"))
+    image, digit = arrays["images"], arrays["labels"]
     if image.dtype != np.uint8 or image.shape[1:] != (28, 28):
         raise DataError(f"{path}: expected uint8 images of 28x28, got {image.dtype} {image.shape}")
     if digit.shape != image.shape[:1] or not np.isin(digit, np.arange(10)).all():

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from eigenworks.dataset import DataError, development_file, packaged_file, require
+from eigenworks.dataset import (
+    DataError,
+    development_file,
+    has_development_files,
+    packaged_file,
+    require,
+)
 
 Split = Literal["train", "test", "test_scaffolds"]
 
@@ -66,11 +72,7 @@ class MoleculeFile:
 
     def available(self) -> bool:
         """Whether the file is there."""
-        try:
-            development_file(self.file)
-        except DataError:
-            return False
-        return True
+        return has_development_files(self.file)
 
     def load(self) -> list[str]:
         """The SMILES in the order of the file. Raises DataError."""

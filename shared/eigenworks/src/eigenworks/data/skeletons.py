@@ -5,14 +5,14 @@ skeletons.joints[0]                      # (54, 20, 3), metres
 train = skeletons.subject % 2 == 1
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from eigenworks.dataset import DataError, development_file
+from eigenworks.data.npz import read_npz
+from eigenworks.dataset import DataError, development_file, has_development_files
 
 FILE = "spd/msraction3d_skeleton.npz"
 ACTIONS, SUBJECTS, JOINTS = 20, 10, 20
@@ -42,11 +42,7 @@ class MsrAction3D:
 
     def available(self) -> bool:
         """Whether the file is there."""
-        try:
-            development_file(FILE)
-        except DataError:
-            return False
-        return True
+        return has_development_files(FILE)
 
     def load(self) -> SkeletonSequences:
         """Reads the sequences. Raises DataError if the file is absent, cut short or different."""
@@ -58,14 +54,9 @@ MSR_ACTION3D = MsrAction3D()
 
 def read_skeletons(path: Path) -> SkeletonSequences:
     """`X`, `length`, `action` 1..20 and `subject` of an .npz file. Raises DataError naming it."""
-    try:
-        # Opened here: NumPy leaves a file open that is no archive.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            X, length, action, subject = (
-                file[name] for name in ("X", "length", "action", "subject")
-            )
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
-        raise DataError(f"{path}: not a whole file of skeletons: {error}") from error
+    names = ("X", "length", "action", "subject")
+    arrays = read_npz(path, "skeletons", names)
+    X, length, action, subject = (arrays[name] for name in names)
     if X.dtype != np.float32 or X.ndim != 3 or X.shape[1:] != (JOINTS, 3):
         raise DataError(f"{path}: expected float32 joints (frames, 20, 3), got {X.dtype} {X.shape}")
     if not (len(length) == len(action) == len(subject) and length.sum() == len(X)):

@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from eigenworks.dataset import DataError, development_file
+from eigenworks.dataset import DataError, development_file, has_development_files
 
+_FILES = ("text/wikitext2_valid.txt", "text/wikitext2_test.txt")
 _JOINED = {"@-@": "-", "@,@": ",", "@.@": "."}
 _CLOSING = r"[.,:;!?%)\]]"
 
@@ -39,19 +40,11 @@ class WikiText2:
 
     def available(self) -> bool:
         """Whether both files are there."""
-        try:
-            self._files()
-        except DataError:
-            return False
-        return True
+        return has_development_files(*_FILES)
 
     def load(self) -> WikiText:
         """Both texts. Raises DataError if one is absent or not UTF-8."""
-        return WikiText(*(_read(path) for path in self._files()))
-
-    def _files(self) -> tuple[Path, Path]:
-        valid, test = (development_file(f"text/wikitext2_{part}.txt") for part in ("valid", "test"))
-        return valid, test
+        return WikiText(*(_read(development_file(file)) for file in _FILES))
 
 
 WIKITEXT2 = WikiText2()

@@ -1,0 +1,22 @@
+"""Reading plain arrays from an .npz file, without running code from it."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eigenworks.dataset import DataError
+
+
+def read_npz(path: Path, what: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """All arrays by name. Raises DataError naming the file where one of `names` is absent too."""
+    try:
+        # Opened here: NumPy leaves a file open that is no archive.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a whole file of {what}: {error}") from error
+    if not set(names) <= arrays.keys():
+        raise DataError(f"{path}: must have {' and '.join(names)}, got {sorted(arrays)}")
+    return arrays
