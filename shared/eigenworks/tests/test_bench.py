@@ -104,15 +104,52 @@ def test_interrupt_keeps_what_had_ended(project: Project, monkeypatch: pytest.Mo
 
     run = module.run_script
 
-    def interrupted(script: module.Script, *, threads: int) -> module.Bench:
+    def interrupted(script: module.Script, *, threads: int, quick: bool) -> module.Bench:
         if script.path.stem == "b":
             raise KeyboardInterrupt
-        return run(script, threads=threads)
+        return run(script, threads=threads, quick=quick)
 
     monkeypatch.setattr(module, "run_script", interrupted)
     assert bench().exit_code == 130
     data = json.loads(Path("report", "bench.json").read_text())
     assert [b["name"] for b in data["benches"]] == ["demo/a"]
+
+
+def test_quick_is_passed_on_and_said(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    project(good=GOOD + "print('quick' if '--quick' in sys.argv else 'whole')")
+    bench()
+    assert "whole" in capfd.readouterr().out
+    ended = bench("--quick")
+    assert "quick" in capfd.readouterr().out
+    assert "quick: not a claim" in ended.output
+    assert json.loads(Path("report", "bench.json").read_text())["quick"] is True
+    assert "A quick run" in Path("report", "bench.html").read_text()
+
+
+def test_script_that_cannot_measure_here_is_skipped(project: Project) -> None:
+    skipping = """
+    from eigenworks.timing import arguments, write_skipped
+    write_skipped(arguments("").parse_args().out, "How fast?", "there is no GPU")
+    """
+    project(a_gpu=skipping, good=GOOD)
+    ended = bench()
+    assert ended.exit_code == 0
+    data = json.loads(Path("report", "bench.json").read_text())
+    assert [b["status"] for b in data["benches"]] == ["skipped", "done"]
+    assert data["benches"][0]["error"] == "there is no GPU"
+    assert "skipped: there is no GPU" in ended.output
+
+
+def test_table_and_page_show_every_rival(project: Project) -> None:
+    both = GOOD.replace("[row]", "[row, row | {'label': 'n=30', 'value': 5.1, 'high': 6.0}]")
+    project(good='"""How fast?\n\nOne <thread>.\n"""\n' + both)
+    ended = bench()
+    table = [line.split() for line in ended.output.partition("median")[2].splitlines()]
+    assert ["demo/good"] in [words[:1] for words in table]
+    assert ["speed", "2", "4.100", "3.100", "5.100"] in table
+    page = Path("report", "bench.html").read_text()
+    for text in ("One &lt;thread&gt;.", "3.10 ± 0.20", "n=30", "peer", "torch"):
+        assert text in page, text
 
 
 def row(**fields: object) -> dict[str, object]:

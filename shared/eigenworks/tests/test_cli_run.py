@@ -80,7 +80,8 @@ def test_run_measures_and_reports(offer: Callable[..., Path]) -> None:
     assert "91.0 ± 2.5 %" in ended.output
     assert "quick: not a claim" in ended.output
     assert "95 % t over 3 seeds" in ended.output
-    assert "It works." in Path(OUT, "index.html").read_text()
+    for page in ("index.html", "demo.html"):
+        assert "It works." in Path(OUT, page).read_text()
 
 
 def test_rerun_skips_what_is_done(offer: Callable[..., Path]) -> None:
@@ -151,6 +152,18 @@ def test_failure_is_red_and_the_rest_goes_on(offer: Callable[..., Path]) -> None
     assert 'raise ValueError("seed one diverged")' in bad["units"][1]["traceback"]
     assert list(bad["measured"][0]["values"]) == ["0", "2"]
     assert "ValueError: seed one diverged" in ended.output
+
+
+def test_several_experiments_end_with_one_table(offer: Callable[..., Path]) -> None:
+    offer(FAILING, "bad", "good")
+    table = eigenworks("run").output.partition("paper and claim")[2]
+    lines = [line for line in table.splitlines() if "demo/" in line]
+    assert len(lines) == 2
+    for line, words in zip(lines, ("91 ± 13 %", "90 %"), strict=True):
+        assert "It works." in line
+        assert words.split()[0] in line
+    assert "failed" in table
+    assert "quick" in table
 
 
 def test_only_failed_runs_the_red_ones(offer: Callable[..., Path]) -> None:

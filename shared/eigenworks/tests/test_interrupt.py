@@ -1,4 +1,4 @@
-"""Ctrl-C as a terminal sends it: SIGINT to a process in the middle of an experiment."""
+"""Ctrl-C as a terminal sends it, and `kill`, to a process in the middle of an experiment."""
 
 import json
 import os
@@ -23,8 +23,9 @@ slow = Experiment("demo/slow", "Slow", CLAIM, run, Size(0.1, (0, 1)), Size(0.1))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process alone")
-def test_sigint_reports_what_is_done_and_a_rerun_resumes(
-    offer: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_reports_what_is_done_and_a_rerun_resumes(
+    offer: Callable[..., Path], tmp_path: Path, sent: signal.Signals
 ) -> None:
     site = offer(SLOW, "slow")
     command = [sys.executable, "-m", "eigenworks", "run", "demo"]
@@ -42,7 +43,7 @@ def test_sigint_reports_what_is_done_and_a_rerun_resumes(
     deadline = time.monotonic() + 120
     while not (tmp_path / "started1").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "the same command goes on from here" in output

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eigenworks import (
@@ -22,6 +23,7 @@ from eigenworks import (
 )
 from eigenworks.data import EMG
 from eigenworks.experiment import SizeName
+from eigenworks.headline import headline, tally
 from eigenworks.report import metrics, render, write_report
 from eigenworks.store import Unit
 from eigenworks.summary import Result, summarise
@@ -113,24 +115,78 @@ def result(
     return summarise(experiment, "1.0", size, (0, 1), units)
 
 
-def page(*results: Result, interrupted: bool = False) -> Page:
-    return Page(render(results, size="full", finished=FINISHED, interrupted=interrupted))
+def pages(*results: Result, interrupted: bool = False) -> dict[str, Page]:
+    texts = render(results, size="full", finished=FINISHED, interrupted=interrupted)
+    return {name: Page(text) for name, text in texts.items()}
+
+
+def page(*results: Result) -> Page:
+    """The page of the package."""
+    return pages(*results)["demo.html"]
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
-    shown = page(result(), result(size="quick"))
-    assert shown.loads
-    assert all(load.startswith("data:") for load in shown.loads), shown.loads
-    styles = "".join(shown.styles)
-    assert "@import" not in styles
-    assert not re.search(r"url\(", styles)
-    assert not re.search(r"\b(fetch|XMLHttpRequest|import)\b", "".join(shown.scripts))
+    for shown in pages(result(), result(size="quick")).values():
+        assert shown.loads
+        assert all(load.startswith("data:") for load in shown.loads), shown.loads
+        styles = "".join(shown.styles)
+        assert "@import" not in styles
+        assert not re.search(r"url\(", styles)
+        assert not re.search(r"\b(fetch|XMLHttpRequest|import)\b", "".join(shown.scripts))
 
 
 def test_every_tag_is_closed_and_every_link_leads_somewhere() -> None:
-    shown = page(result(), result(size="quick"), result(error="x"))
-    assert shown.open == []
-    assert {link.removeprefix("#") for link in shown.links} <= shown.ids
+    found = pages(result(), result(size="quick"))
+    assert set(found) == {"demo.html", "index.html"}
+    for name, shown in found.items():
+        assert shown.open == []
+        assert shown.links
+        for link in shown.links:
+            file, _, anchor = link.partition("#")
+            assert not anchor or anchor in found[file or name].ids, link
+            assert not file or file in found, link
+
+
+def test_index_has_a_row_for_each_size_and_the_first_compared_row() -> None:
+    text = pages(result(), result(size="quick"), interrupted=True)["index.html"].text
+    assert text.count("A <b>claim</b>") == 1
+    assert text.index("quick: not a claim") < text.index("demo/x, full")
+    for expected in ("93.22 %", "93.05 ± 0.64 %", "LieBN, accuracy", "✓ holds", "2.0 s"):
+        assert expected in text
+    assert "This run was interrupted" in text
+    failed = pages(result(error="ValueError: no"))["index.html"].text
+    assert "✕ failed" in failed
+
+
+def test_an_experiment_names_the_row_that_stands_for_it() -> None:
+    rows = (Row("a", "m", 1), Row("b", "m", 2), Row("c", "m", 3))
+    unit = Unit("demo/x", "full", 0, 1, "1.0", {}, "done", 1.0, "", {}, rows)
+
+    def shown(**more: Any) -> str:
+        size = Size(1.0)
+        experiment = Experiment("demo/x", "t", Claim("c", "s"), lambda _: [], size, size, **more)
+        row = headline(summarise(experiment, "1.0", "full", (0,), [unit]))
+        assert row is not None
+        return row.label
+
+    assert shown() == "a"
+    assert shown(figures=(Figure("b", "m", 2.0, "s"),)) == "b"
+    assert shown(figures=(Figure("b", "m", 2.0, "s"),), headline=("c", "m")) == "c"
+
+
+def test_verdicts_are_counted() -> None:
+    rows = tuple(Row(str(i), "m", i) for i in range(4))
+    figures = tuple(Figure(str(i), "m", min(i, 2), "s", 0.5) for i in range(3))
+    figures += (Figure("3", "m", 9, "s", 0.5),)
+    size = Size(1.0)
+    experiment = Experiment(
+        "demo/x", "t", Claim("c", "s"), lambda _: [], size, size, figures=figures
+    )
+    unit = Unit("demo/x", "full", 0, 1, "1.0", {}, "done", 1.0, "", {}, rows)
+    assert tally(summarise(experiment, "1.0", "full", (0,), [unit])) == [
+        ("holds", 3),
+        ("does not hold", 1),
+    ]
 
 
 def test_page_says_claim_source_figure_measure_and_verdict() -> None:
@@ -155,14 +211,14 @@ def test_page_says_claim_source_figure_measure_and_verdict() -> None:
 
 def test_what_an_experiment_says_is_never_markup() -> None:
     evil = "<script>alert(1)</script>"
-    text = render(
+    for text in render(
         [result(label=evil, error=evil, notes=evil)],
         size="full",
         finished=FINISHED,
         interrupted=False,
-    )
-    assert evil not in text
-    assert "&lt;script&gt;" in text
+    ).values():
+        assert evil not in text
+        assert "&lt;script&gt;" in text
 
 
 def test_every_kind_of_plot_is_drawn() -> None:
@@ -179,10 +235,8 @@ def test_status_is_told_in_words_and_not_by_colour_alone() -> None:
     assert "Traceback of seed 1" in text
 
 
-def test_quick_and_interrupted_are_marked() -> None:
-    text = page(result(size="quick"), interrupted=True).text
-    assert "◦ quick: not a claim" in text
-    assert "This run was interrupted" in text
+def test_quick_is_marked() -> None:
+    assert "◦ quick: not a claim" in page(result(size="quick")).text
 
 
 def test_rows_of_one_metric_share_a_scale() -> None:
@@ -210,18 +264,18 @@ def test_lone_value_has_no_scale() -> None:
 
 
 def test_empty_folder_is_a_sentence() -> None:
-    assert "No experiment has a result in this folder." in page().text
+    assert "No experiment has a result in this folder." in pages()["index.html"].text
 
 
 def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_report([result()], tmp_path, size="full", finished=FINISHED, interrupted=False)
     before = path.read_text()
-    broken: Callable[..., str] = lambda *_, **__: "\udc80"  # noqa: E731
+    broken: Callable[..., dict[str, str]] = lambda *_, **__: {"index.html": "\udc80"}  # noqa: E731
     monkeypatch.setattr("eigenworks.report.render", broken)
     with pytest.raises(UnicodeEncodeError):
         write_report([], tmp_path, size="full", finished=FINISHED, interrupted=False)
     assert path.read_text() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["index.html", "report.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.html", "index.html", "report.json"]
 
 
 def test_lopsided_interval_is_written_with_both_ends() -> None:

@@ -1,5 +1,6 @@
 """The command `eigenworks`: a thin shell over discover, run, record, report, bench, compare."""
 
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,9 +71,10 @@ def run(
         bool, typer.Option("--only-failed", help="Only what failed in the last run into OUT.")
     ] = False,
 ) -> None:
-    """Runs experiments and writes OUT/index.html and OUT/report.json.
+    """Runs experiments and writes OUT/index.html, a page for each package, and OUT/report.json.
 
-    What OUT holds already is not run again. Ctrl-C keeps what is done; the same command goes on.
+    What OUT holds already is not run again. Ctrl-C and SIGTERM keep what is done and report it;
+    the same command goes on.
     Exit status: 0 all done, 1 something failed, 2 a wrong argument, 130 interrupted.
     """
     from eigenworks.session import Session
@@ -89,10 +91,13 @@ def run(
         console=_console(),
     )
     interrupted = False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         session.run()
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
     raise typer.Exit(_finish(session, interrupted))
 
 
@@ -137,10 +142,14 @@ def bench(
     ] = None,
     out: Out = Path("report"),
     threads: Threads = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few sizes and calls: shows that everything runs.")
+    ] = False,
 ) -> None:
     """Runs the benchmark scripts that stand beside a package's source in a checkout.
 
-    Each script runs in a process of its own; what they measured is collected in OUT/bench.json.
+    Each script runs in a process of its own, with the rivals it measures; one table, OUT/bench.json
+    and OUT/bench.html hold what came of them.
     """
     from eigenworks.bench import run_benches, scripts
     from eigenworks.discover import UnknownNameError, check_names
@@ -161,7 +170,7 @@ def bench(
     if not selected:
         console.print("There is no benchmark to run.")
         raise typer.Exit(1 if chosen else 0)
-    raise typer.Exit(run_benches(selected, out, threads=threads, console=console))
+    raise typer.Exit(run_benches(selected, out, threads=threads, quick=quick, console=console))
 
 
 @app.command()
@@ -195,7 +204,7 @@ def _finish(session: "Session", interrupted: bool) -> int:
     from rich.markup import escape
 
     from eigenworks.report import write_report
-    from eigenworks.table import print_results
+    from eigenworks.table import print_results, print_summary
 
     console = session.console
     selected, all_results = session.results(interrupted)
@@ -207,6 +216,9 @@ def _finish(session: "Session", interrupted: bool) -> int:
         interrupted=interrupted,
     )
     print_results(console, selected)
+    if len(selected) > 1:
+        chosen = {result.name for result in selected}
+        print_summary(console, [result for result in all_results if result.name in chosen])
     console.print(f"report: {escape(str(page))}", soft_wrap=True)
     if interrupted:
         console.print("[yellow]interrupted; the same command goes on from here[/yellow]")

@@ -94,6 +94,9 @@ class LiveWatch:
         self._name = ""
 
     def __enter__(self) -> "LiveWatch":
+        if self._count > 1:
+            about = duration(self._estimate.left)
+            self._console.print(f"[dim]{self._count} to run, by their own word {about}[/dim]")
         self._bar.start()
         return self
 
@@ -123,6 +126,8 @@ class LiveWatch:
         self._done += 1
         self._bar.update(self._id, completed=self._done, done=self._done)
         took = duration(unit.seconds)
+        if self._done < self._count:
+            took += f", about {duration(self._estimate.left)} left"
         if unit.status == "done":
             self._console.print(f"[green]✓[/green] {self._name} [dim]{took}[/dim]")
         else:

@@ -1,4 +1,4 @@
-"""The report: OUT/report.json and OUT/index.html, one file that opens without a network."""
+"""The report: report.json, index.html with one table of all, and a page for each package."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,68 +8,79 @@ from pathlib import Path
 
 from eigenworks import formatting, svg
 from eigenworks.experiment import Figure, SizeName
+from eigenworks.headline import by_package, figures_beside
+from eigenworks.pages import MARKS, fill, summary_of
 from eigenworks.store import write_atomically
 from eigenworks.summary import Measured, Result, folded, machines, run_to_json
 
-MARKS = {"done": "✓", "failed": "✕", "skipped": "–", "incomplete": "…"}
-VERDICT_MARKS = {
-    "holds": "✓",
-    "does not hold": "✕",
-    "undecided": "?",
-    "not comparable": "≁",
-    "quick: not a claim": "◦",
-}
+INDEX = "index.html"
+BENCH = "bench.html"
 
 
 def write_report(
     results: Sequence[Result], out: Path, *, size: SizeName, finished: datetime, interrupted: bool
 ) -> Path:
-    """Writes both files, each whole or not at all, and returns the path of the page."""
+    """Writes all files, each whole or not at all, and returns the path of the index."""
     stamp = finished.isoformat(timespec="seconds")
     data = run_to_json(results, size=size, finished=stamp, interrupted=interrupted)
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(out / "report.json", text + "\n")
-    page = render(results, size=size, finished=finished, interrupted=interrupted)
-    write_atomically(out / "index.html", page)
-    return out / "index.html"
+    bench = (out / BENCH).exists()
+    for name, page in render(
+        results, size=size, finished=finished, interrupted=interrupted, bench=bench
+    ).items():
+        write_atomically(out / name, page)
+    return out / INDEX
 
 
 def render(
-    results: Sequence[Result], *, size: SizeName, finished: datetime, interrupted: bool
-) -> str:
-    """The page as one string of HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("eigenworks", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "draw": lambda plot: Markup(svg.draw(plot)),
+    results: Sequence[Result],
+    *,
+    size: SizeName,
+    finished: datetime,
+    interrupted: bool,
+    bench: bool = False,
+) -> dict[str, str]:
+    """The pages by file name, the index last: whoever follows its links finds the others."""
+    filters = {
         "measured": lambda row, metric: formatting.measured(
             row.mean, row.interval, row.unit, metric.figures
         ),
-        "duration": formatting.duration,
-        "published": formatting.published,
+        "headline_measured": lambda row, result: formatting.measured(
+            row.mean, row.interval, row.unit, figures_beside(result, row)
+        ),
         "metrics": metrics,
         "over": over,
         "strip": _strip,
-        "anchor": lambda result: f"{result.name.replace('/', '-')}-{result.size}",
     }
-    return environment.get_template("report.html.j2").render(
-        marks=MARKS,
-        verdict_marks=VERDICT_MARKS,
-        results=results,
+    grouped = by_package(results)
+    pages = {}
+    for package, experiments in grouped.items():
+        shown = [result for sizes in experiments.values() for result in sizes]
+        pages[f"{package}.html"] = fill(
+            "package.html.j2",
+            finished=finished,
+            filters=filters,
+            package=package,
+            summary=summary_of(package),
+            results=shown,
+            machines=[dict(machine) for machine in machines(shown)],
+        )
+    pages[INDEX] = fill(
+        "index.html.j2",
+        finished=finished,
+        filters=filters,
+        packages=[
+            (package, summary_of(package), list(experiments.values()))
+            for package, experiments in grouped.items()
+        ],
         size=size,
-        finished=finished.strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
         interrupted=interrupted,
+        bench=bench,
         machines=[dict(machine) for machine in machines(results)],
         counts=_counts(results),
     )
+    return pages
 
 
 def _counts(results: Sequence[Result]) -> Mapping[str, int]:

@@ -65,6 +65,7 @@ class Result:
     units: tuple[Unit, ...]
     seeds: tuple[int, ...]
     seconds: float
+    headline: tuple[str, str] | None = None
     recorded: bool = False
 
 
@@ -129,6 +130,7 @@ def summarise(
         units=tuple(units),
         seeds=tuple(seeds),
         seconds=math.fsum(unit.seconds for unit in units),
+        headline=experiment.headline,
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from eigenworks.experiment import Experiment
 from eigenworks.formatting import duration, measured, published
+from eigenworks.headline import by_package, figures_beside, headline, kind, tally
 from eigenworks.summary import QUICK, Measured, Result, folded
 
 NARROW = 110
@@ -57,8 +58,46 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
             if result.size == "quick":
                 console.print(f"[dim]{QUICK}[/dim]")
     kinds = [row.interval.kind for result in results for row in result.measured if row.interval]
-    for kind in dict.fromkeys(kinds):
-        console.print(f"[dim]interval: {escape(kind)}[/dim]")
+    for words in dict.fromkeys(kinds):
+        console.print(f"[dim]interval: {escape(words)}[/dim]")
+
+
+def print_summary(console: Console, results: Sequence[Result]) -> None:
+    """One table of all: paper, claim, published, measured with interval, verdict, seconds."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("paper and claim", ratio=5)
+    table.add_column("published", justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", ratio=3)
+    table.add_column("verdict", min_width=8)
+    table.add_column("time", justify="right", no_wrap=True)
+    for experiments in by_package(results).values():
+        table.add_section()
+        for name, sizes in experiments.items():
+            for number, result in enumerate(sizes):
+                claim = f"[bold]{escape(name)}[/bold] {escape(result.claim)}"
+                table.add_row(
+                    f"[dim]{kind(result)}[/dim]" if number else claim, *_headline_cells(result)
+                )
+    console.print(table)
+
+
+def _headline_cells(result: Result) -> tuple[str, str, str, str]:
+    took = duration(result.seconds) if result.seconds else "–"
+    style = STYLES[result.status]
+    state = [] if result.status == "done" else [f"[{style}]{result.status}[/{style}]"]
+    verdicts = [
+        f"[{VERDICTS.get(word, 'dim')}]{'quick' if word == QUICK else word}"
+        f"{f': {count}' if count > 1 else ''}[/]"
+        for word, count in tally(result)
+    ]
+    verdict = "\n".join([*state, *verdicts])
+    row = headline(result)
+    if row is None:
+        return "", "", verdict, took
+    shown = measured(row.mean, row.interval, row.unit, figures_beside(result, row))
+    what = f"[dim]{escape(row.label)}, {escape(row.metric)}[/dim]"
+    figures = "\n".join(escape(published(figure, row.unit)) for figure in row.figures)
+    return figures, f"{escape(shown)}\n{what}", verdict, took
 
 
 def _rows_table(rows: Sequence[Measured], narrow: bool) -> Table:
