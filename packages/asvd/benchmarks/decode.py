@@ -6,17 +6,15 @@ Weights: all linear layers at a kept share. Cache: key and value projections fac
 LowRankCache, which expands all cached keys and values at each step.
 """
 
-import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from asvd import LowRankCache
 from asvd.layers import install, linear_layers, matrix
 from asvd.search import uniform
+from eigenworks.timing import arguments, write_rows
 from torch import nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
@@ -81,11 +79,12 @@ def numbers(cache: Any) -> int:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--prompts", type=int, nargs="+", default=[256, 1024])
     options = parser.parse_args()
+    if options.quick:
+        options.steps, options.prompts = 2, [64]
     torch.set_num_threads(1)
     dense = build()
     rows: list[dict[str, Any]] = []
@@ -114,8 +113,7 @@ def main() -> None:
         for row in rows:
             if row["label"].endswith(f" {prompt} tokens"):
                 print(f"{row['label']:32s} {row['metric']:24s} {row['value']:.3f}", flush=True)
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,12 @@ Processor time over ours, and the truncation error over the least possible one, 
 vectors that are returned. Calls in turns, medians.
 """
 
-import argparse
-import json
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import asvd
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from torch import Tensor
 
 QUESTION = "How fast and how exact is the randomised decomposition of a layer beside the full SVD?"
@@ -36,8 +33,7 @@ def layers() -> dict[str, Tensor]:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -49,27 +45,22 @@ def main() -> None:
             "ours": lambda D=D: asvd.spectrum(D, rank=RANK, decomposition="randomized").U,
             "full": lambda D=D: torch.linalg.svd(D, full_matrices=False).U[:, :RANK],
         }
-        taken: dict[str, list[float]] = {key: [] for key in calls}
         U = calls["ours"]()
         calls["full"]()
-        for _ in range(options.repeats):
-            for key, call in calls.items():
-                start = time.process_time()
-                call()
-                taken[key].append(time.process_time() - start)
+        repeats = 1 if options.quick else options.repeats
+        taken = medians(in_turns(calls, least=repeats, clock=time.process_time))
         basis = torch.linalg.qr(U.double()).Q
         error = float((D - basis @ (basis.mT @ D.double())).norm() / least)
-        ours, full = (statistics.median(taken[key]) for key in ("ours", "full"))
-        speed = full / ours
+        speed = taken["full"] / taken["ours"]
         for metric, value, unit, better, met in (
             ("speed over the full SVD", speed, "x", "higher", speed >= SPEED),
             ("error over the least", error, "", "lower", error <= ERROR),
         ):
             print(f"{name:44s} {metric:24s} {value:8.4f}  {'met' if met else 'missed'}", flush=True)
             rows.append({"label": name, "metric": metric, "value": value, "unit": unit,
-                         "better": better, "met": met, "milliseconds": 1e3 * ours})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+                         "better": better, "met": met,
+                         "milliseconds": 1e3 * taken["ours"]})  # fmt: skip
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

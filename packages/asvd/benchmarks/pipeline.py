@@ -7,12 +7,9 @@ the final factors. Beside it our default (sequential) from calibration to the co
 our own run of the same search. The official cost grows with the number of layers, ours hardly.
 """
 
-import argparse
 import copy
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import asvd
@@ -22,6 +19,7 @@ from asvd.experiments.smollm2 import cut, english
 from asvd.layers import LowRankLinear, matrix, replace
 from asvd.search import RATIOS
 from eigenworks.data import SMOLLM2
+from eigenworks.timing import arguments, write_rows
 from torch import Tensor
 
 QUESTION = "How long does compression take beside the official program's search?"
@@ -63,12 +61,13 @@ def official(model: Any, pattern: str, calibration: Tensor) -> None:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--block", type=int, default=15)
     parser.add_argument("--windows", type=int, default=1)
     parser.add_argument("--length", type=int, default=128)
     options = parser.parse_args()
+    if options.quick:
+        options.length = 16
     torch.set_num_threads(1)
     model, tokenizer = SMOLLM2.load()
     calibration = cut(english(), tokenizer, options.windows, options.length)
@@ -97,8 +96,7 @@ def main() -> None:
             rows.append({"label": f"{name}, layers of block {options.block}",
                          "metric": "official time over ours", "value": ratio, "unit": "x",
                          "better": "higher", "seconds": seconds[name]})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

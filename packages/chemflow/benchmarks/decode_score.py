@@ -9,10 +9,6 @@ changed at random, so that no two rows need be equal. Properties: QED, SA and lo
 each way in turns, and their ratio.
 """
 
-import argparse
-import json
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +17,7 @@ from chemflow.molecules import encode
 from chemflow.oracles import LOGP, QED, SA
 from chemflow.scoring import Scorer
 from chemflow.vae import MoleculeVAE, preset
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from rdkit import Chem, RDConfig
 from rdkit.Chem import QED as RDKIT_QED
 from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
@@ -93,42 +90,38 @@ def ours(fixed: Fixed, scorer: Scorer) -> np.ndarray:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    if options.quick:
+        options.rows, options.repeats = 100, 1
     torch.set_num_threads(1)
     block = BlockLogs()
     fixed = Fixed(options.rows)
-    taken: dict[str, list[float]] = {"released way": [], "chemflow": []}
     # Nothing remembered: each repeat scores all molecules.
     with Scorer((QED, SA, LOGP), workers=2, remember=0) as scorer:
         expected, found = released(fixed), ours(fixed, scorer)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-        for _ in range(options.repeats):
-            begin = time.perf_counter()
-            released(fixed)
-            middle = time.perf_counter()
-            ours(fixed, scorer)
-            taken["released way"].append(middle - begin)
-            taken["chemflow"].append(time.perf_counter() - middle)
+        calls = {
+            "released way": lambda: released(fixed),
+            "chemflow": lambda: ours(fixed, scorer),
+        }
+        taken = medians(in_turns(calls, least=options.repeats))
     del block
-    medians = {name: statistics.median(times) for name, times in taken.items()}
-    ratio = medians["released way"] / medians["chemflow"]
-    for name, seconds in medians.items():
+    ratio = taken["released way"] / taken["chemflow"]
+    for name, seconds in taken.items():
         print(f"{name:14s} {seconds:7.2f} s  {options.rows / seconds:7.0f} molecules/s")
     print(f"ratio {ratio:.2f}")
-    if options.out is not None:
-        row = {
-            "label": f"{options.rows} codes, two processes",
-            "metric": "speed over the released way",
-            "value": ratio,
-            "unit": "x",
-            "better": "higher",
-            "molecules per second": options.rows / medians["chemflow"],
-        }
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": [row]}, indent=1))
+    row = {
+        "label": f"{options.rows} codes, two processes",
+        "metric": "speed over the released way",
+        "value": ratio,
+        "unit": "x",
+        "better": "higher",
+        "molecules per second": options.rows / taken["chemflow"],
+    }
+    write_rows(options.out, QUESTION, [row])
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ one after another, as the official notebook does but for its pandarallel: RDKit 
 `selfies.encoder`, `split_selfies`, a dictionary. Start-up of the processes counts.
 """
 
-import argparse
-import json
 import time
-from pathlib import Path
 
 import selfies
 from chemflow.molecules import encode
 from eigenworks.data import MOSES
+from eigenworks.timing import arguments, write_rows
 from rdkit import Chem
 
 QUESTION = "How long does it take to standardise and encode molecules?"
@@ -34,12 +32,13 @@ def one_by_one(smiles: list[str]) -> int:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--count", type=int, default=55_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--peer", type=int, default=5_000, help="molecules of the peer; 0 for none")
     options = parser.parse_args()
+    if options.quick:
+        options.count, options.peer = 1000, 500
     smiles = MOSES.load("train")[: options.count]
     rows = []
     for workers in options.workers:
@@ -62,8 +61,7 @@ def main() -> None:
             print(f"{row['label']:<40} {ratio:8.2f} x one by one")
             rows.append({"label": row["label"], "metric": f"speed over one by one ({workers})",
                          "value": ratio, "unit": "x", "better": "higher"})  # fmt: skip
-    if options.out is not None:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

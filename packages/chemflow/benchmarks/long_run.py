@@ -6,9 +6,7 @@ read every 100 steps. For comparison the same walk with codes that keep their gr
 released code, for a hundredth of the steps.
 """
 
-import argparse
 import gc
-import json
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from chemflow.protocol import Navigator
 from chemflow.surrogate import Config, Surrogate
 from chemflow.vae import MoleculeVAE, preset
 from chemflow.vocabulary import Vocabulary
+from eigenworks.timing import arguments, write_rows
 
 QUESTION = "Does the memory of a walk of 1,000 steps from 800 codes stay flat?"
 TOKENS = ("[C]", "[=C]", "[N]", "[O]", "[=O]", "[F]", "[Branch1]", "[Ring1]", "[=Branch1]")
@@ -62,11 +61,12 @@ def with_graph(surrogate: Surrogate, z: torch.Tensor, steps: int) -> list[float]
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--codes", type=int, default=800)
     options = parser.parse_args()
+    if options.quick:
+        options.steps, options.codes = 20, 50
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = MoleculeVAE(preset("tiny", 49), Vocabulary.of(TOKENS)).eval().requires_grad_(False)
@@ -106,8 +106,7 @@ def main() -> None:
             "unit": "MB",
         }
     )
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

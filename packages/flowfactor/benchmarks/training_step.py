@@ -16,16 +16,11 @@ for one point after the other. Values are compared before anything is timed. Rat
 turns.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import potential_flows as pf
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from flowfactor import Config, LatentFlow, OfficialPrior, sequence_bound
 from flowfactor.posterior import sample_gaussian, standard_normal_kl
 from torch import Tensor
@@ -188,22 +183,9 @@ class Determinant:
         return logabsdet.detach()
 
 
-def medians(calls: dict[str, Callable[[], object]], seconds: float, least: int) -> dict[str, float]:
-    """Median seconds of a call of each, in turns, for about `seconds` in all."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    start = time.perf_counter()
-    while len(taken["ours"]) < least or time.perf_counter() - start < seconds:
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each comparison")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -217,7 +199,10 @@ def main() -> None:
         difference = ((other - exact).abs().max() / exact.abs().max()).item()
         if peer != "released" and difference > 1e-3:
             raise SystemExit(f"{label}: relative difference {difference:.1e} from {peer}")
-        took = medians(calls, options.seconds, least)
+        if options.quick:
+            took = medians(in_turns(calls, least=1))
+        else:
+            took = medians(in_turns(calls, options.seconds, least=least))
         ratio = took[peer] / took["ours"]
         print(
             f"{label:36s} ours {1e3 * took['ours']:8.2f} ms  {peer:8s} {1e3 * took[peer]:9.2f} ms"
@@ -238,14 +223,15 @@ def main() -> None:
 
     compare("training step, published VAE, n=64", TrainingStep("conv-a", 64), "released", 3)
     compare("training step, small MLP, n=64", TrainingStep("mlp", 64), "released")
-    for n in (64, 324):
+    large = 64 if options.quick else 324
+    for n in sorted({64, large}):
         compare(f"one transition, n={n}", Transition(n), "released")
     for trained in (False, True):
         what = "log|det| and gradient" if trained else "log|det|"
         for peer in ("func", "rows", "points"):
-            compare(f"{what}, n=324", Determinant(324, trained), peer, 1 if peer == "points" else 3)
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+            least = 1 if peer == "points" else 3
+            compare(f"{what}, n={large}", Determinant(large, trained), peer, least)
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,13 @@ Residual: ‖R² - Σ‖_F / ‖Σ‖_F of the root. Memory: the most that a for
 holds beyond its maps, as torch's profiler of CPU memory sees it.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import mpmath
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from gcp_riemann import (
     covariance_pooling,
     log_cholesky,
@@ -276,19 +272,6 @@ def held(features: Callable[[Tensor], Tensor], X: Tensor) -> float:
     return peak / 2**20
 
 
-def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, run in turns."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            found[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in found.items()}
-
-
 def steps_to(S: Tensor, residual: float, scaling: Scaling) -> int:
     """The fewest steps of Newton-Schulz whose residual is at most this."""
     return next(
@@ -347,8 +330,7 @@ def error(got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> tuple[floa
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -356,12 +338,15 @@ def main() -> None:
     rows = []
     print(f"{'':44s}{'ours ms':>9s}{'theirs':>9s}{'speed':>7s}   error of features, gradient:"
           " ours | theirs;  MiB ours, theirs")  # fmt: skip
-    for channels in (64, 128, 256):
+    rounds = 1 if options.quick else options.rounds
+    for channels in (64,) if options.quick else (64, 128, 256):
         X = maps(channels)
         for case in cases(X):
             pair = {"ours": case.ours, "rival": case.rival}
             calls = {name: partial(both_ways, features, X) for name, features in pair.items()}
-            taken = medians(calls, options.rounds)
+            for call in calls.values():
+                call()
+            taken = medians(in_turns(calls, least=rounds))
             exact = exact_of(case, channels)
             mine, theirs = (
                 error(both_ways(f, X), both_ways(e, X.double()))
@@ -387,8 +372,7 @@ def main() -> None:
                 "MiB of the rival": rival_memory, "steps": case.name.partition(": ")[2],
                 "rival": case.rival_name,
             })  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

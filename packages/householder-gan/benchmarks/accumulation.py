@@ -7,14 +7,10 @@ from its description). Also Q applied to 16 vectors beside forming Q first. Valu
 are compared before anything is timed, and the largest difference stands beside each row.
 """
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from linalg_kernels import householder_apply, householder_product
 from torch import Tensor
 
@@ -59,24 +55,6 @@ def gradient(fn: Callable[[Tensor], Tensor], V: Tensor, C: Tensor) -> Callable[[
     return call
 
 
-def timed(
-    ours: Callable[[], object], rival: Callable[[], object], rounds: int
-) -> tuple[float, float]:
-    """Medians of both, taken in turns; at least a few milliseconds of ours a round."""
-    ours()
-    start = time.perf_counter()
-    ours()
-    repeats = max(1, int(5e-3 / (time.perf_counter() - start)))
-    found: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for times, call, count in ((found[0], ours, repeats), (found[1], rival, 1)):
-            begin = time.perf_counter()
-            for _ in range(count):
-                call()
-            times.append((time.perf_counter() - begin) / count)
-    return statistics.median(found[0]), statistics.median(found[1])
-
-
 def cases(k: int) -> list[tuple[str, Callable[[], Tensor], Callable[[], Tensor], int]]:
     """Rival, ours, the rival's call, rounds."""
     rng = torch.Generator().manual_seed(k)
@@ -114,19 +92,20 @@ def cases(k: int) -> list[tuple[str, Callable[[], Tensor], Callable[[], Tensor],
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256, 512])
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for k in options.sizes:
+    for k in (8, 64) if options.quick else options.sizes:
         for rival, ours, theirs, rounds in cases(k):
             values = ours(), theirs()
             difference = float((values[0] - values[1]).abs().max() / values[1].abs().max())
             if not difference < 1e-3:
                 raise SystemExit(f"r={k}, {rival}: gradients differ by {difference:.1e}")
-            mine, other = timed(ours, theirs, rounds)
+            calls = {"ours": ours, "rival": theirs}
+            taken = in_turns(calls, least=1 if options.quick else rounds, floor=5e-3)
+            mine, other = medians(taken).values()
             print(
                 f"r={k:3d}  ours {1e3 * mine:8.3f} ms  {rival:36s} {1e3 * other:9.2f} ms  "
                 f"{other / mine:7.1f}x  gradients differ by {difference:.0e}",
@@ -135,8 +114,7 @@ def main() -> None:
             rows.append({"label": f"r={k}, forward and backward", "metric": f"speed over {rival}",
                          "value": other / mine, "unit": "x", "better": "higher",
                          "milliseconds": 1e3 * mine, "difference": difference})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

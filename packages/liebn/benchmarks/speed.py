@@ -6,14 +6,10 @@ two take turns in one process; a row is the ratio of their median times. Outputs
 of the input are compared first, and the largest relative difference is printed and written.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from liebn import AffineInvariantGroup, LieBatchNorm, LogCholeskyGroup, LogEuclideanGroup
 from linalg_kernels.testing import random_spd
 from spd_learn.modules import SPDBatchNormLie
@@ -52,19 +48,9 @@ def difference(found: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> fl
     return max(float((Y - Z).norm() / Z.norm()), float((g - h).norm() / h.norm()))
 
 
-def medians(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Median seconds of each call, in turns, for about `seconds` in all."""
-    taken: list[list[float]] = [[] for _ in calls]
-    start = time.perf_counter()
-    while len(taken[0]) < 5 or time.perf_counter() - start < seconds:
-        for call, times in zip(calls, taken, strict=True):
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-    return [statistics.median(times) for times in taken]
-
-
-def measure(name: str, batch: int, n: int, dtype: torch.dtype, seconds: float) -> dict:
+def measure(
+    name: str, batch: int, n: int, dtype: torch.dtype, seconds: float, least: int = 5
+) -> dict:
     """One row."""
     group, options = GROUPS[name]
     generator = torch.Generator().manual_seed(n)
@@ -76,9 +62,9 @@ def measure(name: str, batch: int, n: int, dtype: torch.dtype, seconds: float) -
     with torch.no_grad():
         ours.bias = B
         peer.bias = B[None]  # ty: ignore[invalid-assignment]
-    calls = [step(ours, X, G + G.mT), step(peer, X, G + G.mT)]
-    gap = difference(*(call() for call in calls))
-    mine, other = medians(calls, seconds)
+    calls = {"ours": step(ours, X, G + G.mT), "peer": step(peer, X, G + G.mT)}
+    gap = difference(*(call() for call in calls.values()))
+    mine, other = medians(in_turns(calls, seconds, least=least)).values()
     kind = str(dtype).removeprefix("torch.")
     return {
         "label": f"{name}, {batch}x{n}, {kind}",
@@ -94,17 +80,17 @@ def measure(name: str, batch: int, n: int, dtype: torch.dtype, seconds: float) -
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.5, help="for each row")
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
+    seconds, least = (0.0, 1) if options.quick else (options.seconds, 5)
     for dtype in (torch.float64, torch.float32):
         for name in options.groups:
-            for batch, n in SIZES:
-                row = measure(name, batch, n, dtype, options.seconds)
+            for batch, n in SIZES[1:2] if options.quick else SIZES:
+                row = measure(name, batch, n, dtype, seconds, least)
                 rows.append(row)
                 print(
                     f"{row['label']:28s} ours {row['milliseconds']:8.2f} ms  spd-learn "
@@ -112,8 +98,7 @@ def main() -> None:
                     f"differ by {row['largest relative difference']:.0e}",
                     flush=True,
                 )
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,11 @@ class, of the unedited logits) and, of one image, `predict_one`. Ratios of the m
 turns. Weights are random, which changes no shape; the number of steps depends on s2/s1, printed.
 """
 
-import argparse
-import json
-import statistics
-import time
 from functools import partial
-from pathlib import Path
 
 import torch
 from eigenworks.data.efficientnet_lite import EfficientNetLite0Network
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from rankfeat import RankFeat, singular_values
 from torch import nn
 from torchvision.models import squeezenet1_0
@@ -34,15 +30,14 @@ def models() -> dict[str, tuple[nn.Module, str, int]]:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="for each network and batch")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name, (net, layer, side) in models().items():
         detector = RankFeat(net, [layer])
-        for batch in (1, 4):
+        for batch in (1,) if options.quick else (1, 4):
             x = torch.randn(batch, 3, side, side)
             detector.calibrate([x])
             values = singular_values(net, layer, [x])
@@ -53,25 +48,19 @@ def main() -> None:
             }
             if batch == 1:
                 calls["predict_one"] = partial(detector.predict_one, x)
-            taken: dict[str, list[float]] = {key: [] for key in calls}
-            start = time.perf_counter()
+            seconds, least = (0.0, 1) if options.quick else (options.seconds, 7)
             with torch.no_grad():
-                while len(taken["plain"]) < 7 or time.perf_counter() - start < options.seconds:
-                    for key, call in calls.items():
-                        begin = time.perf_counter()
-                        call()
-                        taken[key].append(time.perf_counter() - begin)
-            plain = statistics.median(taken.pop("plain"))
+                taken = medians(in_turns(calls, seconds, least=least))
+            plain = taken.pop("plain")
             for key, one in taken.items():
-                ratio = statistics.median(one) / plain
+                ratio = one / plain
                 print(f"{name:32s} batch {batch}  plain {1e3 * plain:7.1f} ms  {key:12s}"
                       f" {ratio:5.2f}x  s2/s1 {float((values[:, 1] / values[:, 0]).mean()):.2f}",
                       flush=True)  # fmt: skip
                 rows.append({"label": f"{name}, batch {batch}", "metric": f"{key} over plain",
                              "value": ratio, "unit": "x", "better": "lower",
                              "milliseconds": 1e3 * plain})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,8 @@ Near a tie (0.9) no power iteration is exact: the error of k double steps falls 
 (s2/s1)^(2k), 1.5 % for 20.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-
 import torch
+from eigenworks.timing import arguments, in_turns, medians, ratios, write_rows
 from rankfeat import remove_feature
 from torch import Tensor
 
@@ -76,28 +70,17 @@ def residual(X: Tensor, left: Tensor) -> float:
                   / square).max())  # fmt: skip
 
 
-def medians(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Seconds of every call of each, in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    start = time.perf_counter()
-    while min(map(len, taken.values())) < 5 or time.perf_counter() - start < seconds:
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - begin)
-    return taken
-
-
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each shape and ratio")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     print(f"{'':26s} s2/s1      ours  official       SVD   faster than      error")
-    for name, shape in SHAPES.items():
+    seconds, least = (0.0, 1) if options.quick else (options.seconds, 5)
+    for name in ["ResNet-18 layer4, CIFAR"] if options.quick else SHAPES:
+        shape = SHAPES[name]
         for ratio in RATIOS:
             X = features(shape, ratio)
             want = by_svd(X.double())
@@ -114,16 +97,19 @@ def main() -> None:
             }
             # The removed part is what is measured, so its own rounding of 1e-7 is in it.
             left = residual(X, found["ours"])
-            times = medians(calls, options.seconds)
-            middle = {key: statistics.median(one) for key, one in times.items()}
+            times = in_turns(calls, seconds, least=least)
+            middle = medians(times)
             speeds = {}
             for peer in ("official iteration", "SVD"):
-                ratios = sorted(b / a for a, b in zip(times["ours"], times[peer], strict=True))
+                found_ratios = sorted(ratios(times, peer))
+                quarter, three_quarters = (
+                    found_ratios[share * len(found_ratios) // 4] for share in (1, 3)
+                )
                 speeds[peer] = middle[peer] / middle["ours"]
                 rows.append({
                     "label": f"{name}, s2/s1={ratio}", "metric": f"speed over {peer}",
-                    "value": speeds[peer], "low": min(ratios[len(ratios) // 4], speeds[peer]),
-                    "high": max(ratios[3 * len(ratios) // 4], speeds[peer]),
+                    "value": speeds[peer], "low": min(quarter, speeds[peer]),
+                    "high": max(three_quarters, speeds[peer]),
                     "unit": "x", "better": "higher", "milliseconds": 1e3 * middle["ours"],
                     "error": error["ours"], "error of the peer": error[peer], "residual": left,
                 })  # fmt: skip
@@ -135,8 +121,7 @@ def main() -> None:
                 f" residual {left:.1e}",
                 flush=True,
             )
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ the layer as it is made by default, "matrix" has P itself as parameter, as the p
 """
 
 import argparse
-import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import geoopt
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from linalg_kernels.testing import random_spd
 from peers.published import SCORES
 from rmlr import RiemannianMLR
@@ -92,20 +90,6 @@ def case(kind: str, name: str, b: int, n: int, c: int) -> Call | None:
     return call
 
 
-def medians(calls: dict[str, Call], seconds: float) -> dict[str, float]:
-    """Median seconds of the second of two calls of each, in turns, for about `seconds` in all."""
-    taken: dict[str, list[float]] = {kind: [] for kind in calls}
-    start = time.perf_counter()
-    while len(taken[PUBLISHED]) < 2 or time.perf_counter() - start < seconds:
-        for kind, call in calls.items():
-            # Once before: each finds the caches and the allocator as it leaves them itself.
-            call()
-            begin = time.perf_counter()
-            call()
-            taken[kind].append(time.perf_counter() - begin)
-    return {kind: statistics.median(times) for kind, times in taken.items()}
-
-
 def peak(kind: str, name: str, size: tuple[int, int, int]) -> float:
     """MiB that one call adds to the peak of a process that has done a small one."""
     arguments = [sys.executable, __file__, "--peak", kind, name, *map(str, size)]
@@ -146,8 +130,7 @@ def relative(got: Tensor, want: Tensor) -> float:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each metric and size")
     parser.add_argument("--sizes", nargs="*", choices=[*map(key, SIZES)],
                         default=[*map(key, SIZES)], help="b,n,c to measure")  # fmt: skip
@@ -162,6 +145,9 @@ def main() -> None:
     rows = []
     print(f"{'(b, n, c)':16s}{'metric':19s}{'points':13s}{'ms':>9s}{'speed':>8s}"
           f"{'logits':>9s}{'gradient':>9s}{'MiB':>7s}")  # fmt: skip
+    seconds, least = (0.0, 1) if options.quick else (options.seconds, 2)
+    if options.quick:
+        options.sizes = [key(SIZES[0])]
     for b, n, c in (size for size in SIZES if key(size) in options.sizes):
         for name in METRICS:
             kinds = (PUBLISHED, "trivialised", "matrix", "scalar")
@@ -174,7 +160,7 @@ def main() -> None:
                 errors[kind] = relative(got[0], logits), relative(got[1], gradient)
                 if max(errors[kind]) > 1e-9:
                     raise SystemExit(f"{name}, {kind}: differs from the published construction")
-            times = medians(calls, options.seconds)
+            times = medians(in_turns(calls, seconds, least=least, warm=True))
             for kind, taken in times.items():
                 measured = b == 30 and kind in (PUBLISHED, "trivialised")
                 memory = peak(kind, name, (b, n, c)) if measured else float("nan")
@@ -191,8 +177,7 @@ def main() -> None:
                                  "value": speed, "unit": "x", "better": "higher",
                                  "milliseconds": 1e3 * taken,
                                  "difference": max(errors[kind])})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

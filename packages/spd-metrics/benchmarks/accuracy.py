@@ -4,14 +4,12 @@
 60-digit arithmetic (mpmath) of the same double-precision entries.
 """
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import geoopt
 import mpmath
 import torch
+from eigenworks.timing import arguments, write_rows
 from linalg_kernels.testing import random_spd
 from pyriemann.geometry.distance import distance_riemann
 from spd_metrics import AffineInvariant
@@ -35,9 +33,7 @@ def exact(P: Tensor, Q: Tensor) -> list:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "ours": AffineInvariant().dist,
         "geoopt": geoopt.SymmetricPositiveDefinite().dist,
@@ -46,16 +42,16 @@ def main() -> None:
     rows = []
     for cond in CONDITIONS:
         generator = torch.Generator().manual_seed(int(cond))
-        P, Q = (random_spd(PAIRS, ORDER, cond=cond, generator=generator) for _ in range(2))
+        pairs = 2 if options.quick else PAIRS
+        P, Q = (random_spd(pairs, ORDER, cond=cond, generator=generator) for _ in range(2))
         want = exact(P, Q)
         for name, dist in distances.items():
-            pairs = zip(dist(P, Q).tolist(), want, strict=True)
-            error = float(max(abs(got / d - 1) for got, d in pairs))
+            both = zip(dist(P, Q).tolist(), want, strict=True)
+            error = float(max(abs(got / d - 1) for got, d in both))
             print(f"condition {cond:.0e}, {name:9s} largest relative error {error:.0e}")
             rows.append({"label": f"condition {cond:.0e}", "metric": f"relative error, {name}",
                          "value": error, "better": "lower"})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ torch backend, one thread, float64, B = 256. If the environment cannot be made, 
 says so.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -177,27 +176,26 @@ def compare(folder: Path, python: Path, seconds: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    if sys.argv[1:2] == ["--serve"]:
+        serve(Path(sys.argv[2]))
+        return
+    # Not in the other environment, where this file runs too.
+    from eigenworks.timing import arguments, write_rows, write_skipped
+
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each operation and order")
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve(options.serve)
+    if options.quick:
+        write_skipped(options.out, QUESTION, "a quick run makes no environment of its own")
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
             python = environment(folder)
         except OSError as error:
-            print(f"geomstats was not timed, its environment could not be made: {error}")
-            rows: list[dict[str, Any]] = [
-                {"label": "geomstats", "metric": "was timed", "value": None, "reason": str(error)}
-            ]
-        else:
-            rows = compare(folder, python, options.seconds)
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+            write_skipped(options.out, QUESTION, f"its environment could not be made: {error}")
+            return
+        write_rows(options.out, QUESTION, compare(folder, python, options.seconds))
 
 
 if __name__ == "__main__":

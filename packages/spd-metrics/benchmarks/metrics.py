@@ -6,17 +6,13 @@ of distances, are compared first: the largest relative difference stands beside 
 one above 1e-5 ends the benchmark.
 """
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import geoopt
 import numpy as np
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from linalg_kernels.testing import random_spd
 from pyriemann.geometry.distance import distance_riemann
 from pyriemann.geometry.mean import mean_riemann
@@ -123,33 +119,21 @@ def difference(found: Any, other: Any) -> float:
     return worst
 
 
-def medians(calls: dict[str, Call], seconds: float) -> dict[str, float]:
-    """Median seconds of each call, in turns, for about `seconds` in all."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    start = time.perf_counter()
-    while len(taken["ours"]) < 5 or time.perf_counter() - start < seconds:
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each operation and order")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for n in ORDERS:
+    budget, least = (0.0, 1) if options.quick else (options.seconds, 5)
+    for n in ORDERS[:1] if options.quick else ORDERS:
         for operation, calls in cases(n).items():
             values = {name: call() for name, call in calls.items()}
             gaps = {name: difference(values["ours"], value) for name, value in values.items()}
             if max(gaps.values()) > 1e-5:
                 raise SystemExit(f"{operation}, n={n}: values differ: {gaps}")
-            taken = medians(calls, options.seconds)
+            taken = medians(in_turns(calls, budget, least=least))
             ours = taken.pop("ours")
             for name, seconds in taken.items():
                 print(
@@ -159,8 +143,7 @@ def main() -> None:
                 rows.append({"label": f"{operation}, n={n}", "metric": f"speed over {name}",
                              "value": seconds / ours, "unit": "x", "better": "higher",
                              "milliseconds": 1e3 * ours, "difference": gaps[name]})  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

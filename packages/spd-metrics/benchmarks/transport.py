@@ -7,15 +7,11 @@ taken against an integration by scipy's DOP853 to 1e-13, for optimal maps T of c
 the norm of the result; times are medians of a batch of 20, taken in turns.
 """
 
-import argparse
-import json
-import statistics
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from linalg_kernels import lyapunov
 from linalg_kernels.testing import orthogonal, random_spd, with_spectrum
 from scipy.integrate import solve_ivp
@@ -84,37 +80,25 @@ def worst(got: Tensor, want: Tensor) -> float:
     return float((torch.linalg.matrix_norm(got - want) / torch.linalg.matrix_norm(want)).max())
 
 
-def medians(P: Tensor, T: Tensor, Q: Tensor, V: Tensor, seconds: float) -> tuple[float, float]:
-    """Median seconds of ours and of the integration, in turns."""
-    metric = BuresWasserstein()
-    ours: list[float] = []
-    theirs: list[float] = []
-    start = time.perf_counter()
-    while len(ours) < 3 or time.perf_counter() - start < seconds:
-        begin = time.perf_counter()
-        metric.transport(P, Q, V)
-        middle = time.perf_counter()
-        runge_kutta(P, T, Q, V)
-        ours.append(middle - begin)
-        theirs.append(time.perf_counter() - middle)
-    return statistics.median(ours), statistics.median(theirs)
-
-
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each condition number")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for cond in CONDITIONS:
+    seconds, least = (0.0, 1) if options.quick else (options.seconds, 3)
+    for cond in CONDITIONS[1:2] if options.quick else CONDITIONS:
         P, T, Q, V = draw(cond)
         want = reference(P, T, Q, V)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             error = worst(BuresWasserstein().transport(P, Q, V), want)
-            ours, theirs = medians(P, T, Q, V, options.seconds)
+            calls = {
+                "ours": lambda P=P, Q=Q, V=V: BuresWasserstein().transport(P, Q, V),
+                "Runge-Kutta": lambda P=P, T=T, Q=Q, V=V: runge_kutta(P, T, Q, V),
+            }
+            ours, theirs = medians(in_turns(calls, seconds, least=least)).values()
         other = worst(runge_kutta(P, T, Q, V), want)
         print(
             f"condition {cond:6g}: error {error:.1e}{' (warned)' if told else '':9s} "
@@ -128,8 +112,7 @@ def main() -> None:
             {"label": label, "metric": "speed over Runge-Kutta", "value": theirs / ours,
              "unit": "x", "better": "higher", "milliseconds": 1e3 * ours},
         ]  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":

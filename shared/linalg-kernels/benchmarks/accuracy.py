@@ -6,15 +6,13 @@ what their condition allows: 20 (1 + κ), κ = max|f'(w)| λ_max / ‖F*‖_F.
     python benchmarks/accuracy.py --out accuracy.json
 """
 
-import argparse
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import linalg_kernels as lk
 import mpmath
 import torch
+from eigenworks.timing import arguments, write_rows
 from linalg_kernels.testing import exact_function, random_spd, relative_error
 from rich.console import Console
 from rich.table import Table
@@ -46,10 +44,10 @@ FUNCTIONS = {
 CONDITIONS = (1e2, 1e4, 1e6, 1e8, 1e12)
 
 
-def measure() -> list[dict]:
+def measure(conditions: Sequence[float]) -> list[dict]:
     rows = []
     for dtype in (torch.float32, torch.float64):
-        for cond in CONDITIONS:
+        for cond in conditions:
             # Single precision cannot tell the smallest eigenvalue from zero beyond this.
             if cond > 0.1 / torch.finfo(dtype).eps:
                 continue
@@ -88,14 +86,10 @@ def show(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
-    out = parser.parse_args().out
-    rows = measure()
+    options = arguments(__doc__).parse_args()
+    rows = measure(CONDITIONS[:2] if options.quick else CONDITIONS)
     show(rows)
-    if out is not None:
-        question = "How far are spectral functions from mpmath at 60 digits?"
-        out.write_text(json.dumps({"question": question, "rows": rows}, indent=1) + "\n")
+    write_rows(options.out, "How far are spectral functions from mpmath at 60 digits?", rows)
 
 
 if __name__ == "__main__":

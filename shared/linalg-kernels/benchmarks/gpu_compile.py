@@ -12,8 +12,6 @@ know: expect far less.
     python benchmarks/gpu_compile.py --out gpu-compile.json
 """
 
-import argparse
-import json
 import os
 import re
 import subprocess
@@ -26,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from eigenworks.timing import arguments, write_rows
 from torch import Tensor
 
 # Kernels that Triton interprets cannot be compiled.
@@ -242,9 +241,14 @@ def rows(
                         and used["registers"] <= REGISTERS
                         and used["shared"] <= shared
                     )
+                    kind = str(dtype).removeprefix("torch.")
                     yield {
+                        "label": f"{name}, {kind}, n={n}, sm_{architecture}",
+                        "metric": "registers",
+                        "value": used["registers"],
+                        "better": "lower",
                         "kernel": name,
-                        "dtype": str(dtype).removeprefix("torch."),
+                        "dtype": kind,
                         "n": n,
                         "architecture": f"sm_{architecture}",
                         **used,
@@ -272,27 +276,26 @@ def line(row: dict[str, Any]) -> str:
 
 def main() -> int:
     """Prints a table and writes rows; 1 if a kernel is over its budget."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    parser = arguments(__doc__)
     parser.add_argument("--orders", type=int, nargs="+", default=list(ORDERS))
     parser.add_argument("--only", nargs="+", choices=list(KERNELS), default=list(KERNELS))
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"])
     parser.add_argument(
         "--architectures", type=int, nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES)
     )
-    arguments = parser.parse_args()
-    dtypes = [getattr(torch, name) for name in arguments.dtypes or ()] or list(DTYPES)
+    options = parser.parse_args()
+    if options.quick:
+        options.orders, options.architectures, options.dtypes = [8], [90], ["float32"]
+    dtypes = [getattr(torch, name) for name in options.dtypes or ()] or list(DTYPES)
     print(f"Triton {triton.__version__}, compiled without a GPU; the model is no measurement")
     print(HEAD)
     found = []
-    for row in rows(arguments.only, arguments.orders, dtypes, arguments.architectures):
+    for row in rows(options.only, options.orders, dtypes, options.architectures):
         found.append(row)
         print(line(row), flush=True)
     missed = sum(not row["met"] for row in found)
     print(f"{len(found) - missed} of {len(found)} compiled kernels within their budget")
-    if arguments.out:
-        question = __doc__.splitlines()[0]
-        arguments.out.write_text(json.dumps({"question": question, "rows": found}, indent=1) + "\n")
+    write_rows(options.out, __doc__.splitlines()[0], found)
     return 1 if missed else 0
 
 

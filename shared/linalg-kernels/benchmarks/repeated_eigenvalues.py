@@ -9,17 +9,15 @@ Prints, beside torch's own autograd through eigh, spd-learn and pyRiemann:
     python benchmarks/repeated_eigenvalues.py --out repeated.json
 """
 
-import argparse
-import json
 import math
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import linalg_kernels as lk
 import mpmath
 import torch
+from eigenworks.timing import arguments, write_rows
 from linalg_kernels.testing import exact_frechet, orthogonal, with_spectrum
 from rich.console import Console
 from rich.table import Table
@@ -165,14 +163,10 @@ def show(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
-    out = parser.parse_args().out
+    options = arguments(__doc__).parse_args()
     rows = measure()
     show(rows)
-    if out is not None:
-        question = "What is the derivative of logm worth where eigenvalues meet?"
-        out.write_text(json.dumps({"question": question, "rows": rows}, indent=1) + "\n")
+    write_rows(options.out, "What is the derivative of logm worth where eigenvalues meet?", rows)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,11 @@ for the mean). Run it with OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE unset.
     python benchmarks/speed.py --out speed.json
 """
 
-import argparse
-import json
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import geoopt
@@ -28,6 +25,7 @@ import pyriemann.geometry.distance
 import pyriemann.geometry.mean
 import spd_learn.functional
 import torch
+from eigenworks.timing import arguments, in_turns, ratios, seconds_per_call, write_rows
 from linalg_kernels.backends import native
 from torch import Tensor
 
@@ -154,28 +152,15 @@ def difference(got: Sequence[Tensor], wanted: Sequence[Tensor], factor: bool) ->
     return worst
 
 
-def seconds_per_call(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in range(calls):
-        run()
-    return (clock() - start) / calls
-
-
-def in_turns(
+def beside(
     ours: Callable[[], object],
     theirs: Callable[[], object],
     clock: Callable[[], float] = time.process_time,
 ) -> tuple[float, list[float]]:
     """Our seconds a call and the ratios theirs / ours."""
-    calls = []
-    for run in (ours, theirs):
-        run()
-        calls.append(max(1, int(SECONDS / max(seconds_per_call(run, 1, clock), 1e-6))))
-    mine, ratios = [], []
-    for _ in range(ROUNDS):
-        mine.append(seconds_per_call(ours, calls[0], clock))
-        ratios.append(seconds_per_call(theirs, calls[1], clock) / mine[-1])
-    return statistics.median(mine), ratios
+    calls = {"ours": ours, "theirs": theirs}
+    taken = in_turns(calls, least=ROUNDS, floor=SECONDS, clock=clock)
+    return statistics.median(taken["ours"]), ratios(taken, "theirs")
 
 
 class Table:
@@ -185,10 +170,10 @@ class Table:
         self.rows: list[dict[str, Any]] = []
 
     def ratio(
-        self, label: str, metric: str, ratios: Sequence[float], gate: float | None, others: Others
+        self, label: str, metric: str, against: Sequence[float], gate: float | None, others: Others
     ) -> None:
         """A speed over a peer, with the quartiles of its measurements."""
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = statistics.quantiles(against, n=4)
         self.value(label, metric, (middle, "x"), gate, {"low": low, "high": high} | others)
 
     def value(
@@ -242,7 +227,7 @@ def one_operation(
     for peer, theirs in operation.peers.items():
         run = runner(theirs, operation, A)
         peer_error = difference(results(run), wanted, factor)
-        mine, ratios = in_turns(ours, run)
+        mine, against = beside(ours, run)
         gate = None
         if (peer, kind) in operation.gates and n in ORDERS and batch == 256:
             gate = share * operation.gates[peer, kind][ORDERS.index(n)]
@@ -253,7 +238,7 @@ def one_operation(
             "peer_error": peer_error,
         }
         label = f"{name}, {where}{kind}, n={n}, batch {batch}"
-        table.ratio(label, f"speed over {peer}", ratios, gate, others)
+        table.ratio(label, f"speed over {peer}", against, gate, others)
 
 
 def karcher(table: Table) -> None:
@@ -271,11 +256,11 @@ def karcher(table: Table) -> None:
             exact = lk.karcher_mean(X, tol=1e-13)
             error = difference([ours()], [exact], False)
             peer_error = max(difference([torch.as_tensor(p())], [exact], False) for p in peers)
-            found = [in_turns(ours, p) for p in peers]
-        mine, ratios = min(found, key=lambda pair: statistics.median(pair[1]))
+            found = [beside(ours, p) for p in peers]
+        mine, against = min(found, key=lambda pair: statistics.median(pair[1]))
         label = f"karcher_mean to 1e-8, float64, n={n}, 256 matrices"
         others = {"milliseconds": mine * 1e3, "error": error, "peer_error": peer_error}
-        table.ratio(label, "speed over pyRiemann", ratios, gate, others)
+        table.ratio(label, "speed over pyRiemann", against, gate, others)
 
 
 def householder(table: Table) -> None:
@@ -292,9 +277,9 @@ def householder(table: Table) -> None:
     with torch.no_grad():
         wanted = theirs(V.double())[None]
         error = difference([lk.householder_product(V).double()[None]], [wanted], True)
-    _, ratios = in_turns(ours, run)
+    _, against = beside(ours, run)
     label = "householder_product + gradient, float32, n=512, 64 reflectors"
-    table.ratio(label, "speed over torch", ratios, 50, {"error": error})
+    table.ratio(label, "speed over torch", against, 50, {"error": error})
 
 
 def overhead(table: Table) -> None:
@@ -308,8 +293,8 @@ def overhead(table: Table) -> None:
     }
     for name, (ours, theirs) in pairs.items():
         with torch.no_grad():
-            mine, ratios = in_turns(lambda f=ours: f(A), lambda f=theirs: f(A))
-        beyond = mine * (1 - statistics.median(ratios)) * 1e6
+            mine, against = beside(lambda f=ours: f(A), lambda f=theirs: f(A))
+        beyond = mine * (1 - statistics.median(against)) * 1e6
         table.value(f"{name}, one matrix, no_grad", "overhead", (beyond, "µs"), 25, better="lower")
 
         def both(f: Callable[..., Any]) -> Tensor:
@@ -317,8 +302,8 @@ def overhead(table: Table) -> None:
             F = F if isinstance(F, Tensor) else F[1]
             return torch.autograd.grad(F, leaf, G)[0]
 
-        mine, ratios = in_turns(lambda f=ours: both(f), lambda f=theirs: both(f))
-        beyond = mine * (1 - statistics.median(ratios)) * 1e6
+        mine, against = beside(lambda f=ours: both(f), lambda f=theirs: both(f))
+        beyond = mine * (1 - statistics.median(against)) * 1e6
         table.value(
             f"{name}, one matrix, with gradient", "overhead", (beyond, "µs"), 60, better="lower"
         )
@@ -339,10 +324,10 @@ def two_threads(table: Table) -> None:
 
         torch.set_num_threads(2)
         label = f"logm + gradient, float32, n={n}, batch 1024, two threads"
-        ratios = in_turns(ours, on_one, time.perf_counter)[1]
-        table.ratio(label, "speed over one thread", ratios, 1.7, {})
-        ratios = in_turns(ours, peer, time.perf_counter)[1]
-        table.ratio(label, "speed over torch", ratios, None, {})
+        against = beside(ours, on_one, time.perf_counter)[1]
+        table.ratio(label, "speed over one thread", against, 1.7, {})
+        against = beside(ours, peer, time.perf_counter)[1]
+        table.ratio(label, "speed over torch", against, None, {})
         torch.set_num_threads(1)
 
 
@@ -380,29 +365,26 @@ def roofline(table: Table) -> None:
 
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
+    parser = arguments(__doc__)
     parser.add_argument("--orders", type=int, nargs="+", default=list(ORDERS))
     parser.add_argument("--batch", type=int, nargs="+", default=[256])
     parser.add_argument("--only", nargs="+", choices=[*OPERATIONS, *PARTS], help="of the table")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.orders, options.only = [8], list(OPERATIONS)
     torch.set_num_threads(1)
     print(lk.backend_info())
     table = Table()
-    chosen = arguments.only or [*OPERATIONS, *PARTS]
+    chosen = options.only or [*OPERATIONS, *PARTS]
     names = [name for name in OPERATIONS if name in chosen]
-    against_peers(table, names, arguments.orders, arguments.batch, 1.0)
+    against_peers(table, names, options.orders, options.batch, 1.0)
     for name, part in PARTS.items():
         if name in chosen:
             part(table)
     missed = [row for row in table.rows if row.get("met") is False]
     gates = sum("gate" in row for row in table.rows)
     print(f"{gates - len(missed)} of {gates} gates met")
-    if arguments.out:
-        question = __doc__.splitlines()[0]
-        arguments.out.write_text(
-            json.dumps({"question": question, "rows": table.rows}, indent=1) + "\n"
-        )
+    write_rows(options.out, __doc__.splitlines()[0], table.rows)
 
 
 def forced_avx2(table: Table) -> None:

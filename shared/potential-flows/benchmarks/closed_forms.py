@@ -7,15 +7,11 @@ gradient's sum, log|1 + row sum| summed, which is no determinant of anything. Va
 forms and autograd are compared before anything is timed. Ratios of medians, in turns.
 """
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import potential_flows as pf
 import torch
+from eigenworks.timing import arguments, in_turns, medians, write_rows
 from torch import Tensor
 
 QUESTION = "How fast are the closed forms of a potential beside autograd?"
@@ -62,34 +58,22 @@ def cases(n: int) -> dict[str, dict[str, Callable[[], Tensor]]]:
     return found
 
 
-def medians(calls: dict[str, Callable[[], Tensor]], seconds: float) -> dict[str, float]:
-    """Median seconds of a call of each, in turns, for about `seconds` in all."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    start = time.perf_counter()
-    while len(taken["ours"]) < 5 or time.perf_counter() - start < seconds:
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
 def main() -> None:
     """Prints a table and writes rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each quantity and size")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for n in (32, 64, 324):
+    seconds, least = (0.0, 1) if options.quick else (options.seconds, 5)
+    for n in (32,) if options.quick else (32, 64, 324):
         for quantity, calls in cases(n).items():
             values = {name: call() for name, call in calls.items()}
             difference = (values["autograd"] - values["ours"]).abs().max()
             difference = (difference / values["autograd"].abs().max()).item()
             if difference > 1e-3:
                 raise SystemExit(f"{quantity}, n={n}: relative difference {difference:.1e}")
-            took = medians(calls, options.seconds)
+            took = medians(in_turns(calls, seconds, least=least))
             for name in list(took)[1:]:
                 ratio = took[name] / took["ours"]
                 print(
@@ -107,8 +91,7 @@ def main() -> None:
                 if name == "autograd":
                     row["difference"] = difference
                 rows.append(row)
-    if options.out:
-        options.out.write_text(json.dumps({"question": QUESTION, "rows": rows}, indent=1))
+    write_rows(options.out, QUESTION, rows)
 
 
 if __name__ == "__main__":
