@@ -4,6 +4,8 @@ One eigendecomposition M = K^T T K = U diag(w) U^T gives the value and, by Dalec
 derivative U (f[w_i, w_j] ∘ U^T A U) U^T for M, which is finite where eigenvalues meet.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from linalg_kernels import daleckii_krein, eigh
@@ -15,6 +17,9 @@ Samples = Float[Tensor, "b n n"]
 Classes = Float[Tensor, "c n n"]
 Pairs = Float[Tensor, "c b n n"]
 Scores = Float[Tensor, "b c"]
+
+_BLOCK_BYTES = 1 << 22
+"""Of the matrices of pairs that are worked on at a time: larger ones leave the caches."""
 
 
 def congruence_trace(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
@@ -29,7 +34,7 @@ def congruence_trace(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> S
         or torch.autograd.forward_ad._current_level >= 0
     ):
         return reference(T, K, A, f)
-    return _CongruenceTrace.apply(T, K, A, f)[0]
+    return _CongruenceTrace.apply(T, K, A, f)
 
 
 def reference(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
@@ -37,6 +42,13 @@ def reference(T: Samples, K: Classes, A: Classes, f: ScalarFunction) -> Scores:
     M = K.mT @ T[:, None] @ K
     F = daleckii_krein.spectral((M + M.mT) / 2, None, f, check=False)[0]
     return (A * F).sum((-2, -1))
+
+
+def _blocks(T: Samples, K: Classes) -> Iterator[slice]:
+    """Classes whose pairs stay in a cache from one operation to the next."""
+    c = len(K)
+    classes = max(1, _BLOCK_BYTES // max(1, T.numel() * T.element_size()))
+    return (slice(k, min(k + classes, c)) for k in range(0, c, classes))
 
 
 def _congruences(T: Samples, K: Classes) -> Pairs:
@@ -48,52 +60,60 @@ def _congruences(T: Samples, K: Classes) -> Pairs:
 
 
 class _CongruenceTrace(Function):
-    """(T, K, A) -> (b, c), and for the backward pass the eigensystems w, U and F = f(M).
+    """(T, K, A) -> (b, c), and for the backward pass F = f(M) and D, the derivative for M.
 
     Pairs lie with the class first, so that products with matrices of one class are one.
     """
 
     @staticmethod
-    def forward(T, K, A, f):
-        (b, n, _), c = T.shape, len(K)
-        w, U = eigh(_congruences(T, K), check=False)
-        F = daleckii_krein.evaluate(U, None, w, U, f)
-        scores = F.view(c, b, n * n) @ A.reshape(c, n * n, 1)
-        return scores[..., 0].mT, w, U, F
+    def forward(ctx, T, K, A, f):
+        b, n, _ = T.shape
+        ctx.f = f
+        scores, kept = [], []
+        for some in _blocks(T, K):
+            w, U = eigh(_congruences(T, K[some]), check=False)
+            F = daleckii_krein.evaluate(U, None, w, U, f)
+            weights = A[some].reshape(len(F), n * n, 1)
+            scores.append((F.view(len(F), b, n * n) @ weights)[..., 0])
+            if any(ctx.needs_input_grad):
+                repeated = A[some, None].expand_as(U).contiguous()
+                kept += [F, daleckii_krein.frechet(U, repeated, None, w, U, f)]
+        ctx.save_for_backward(T, K, A, *kept)
+        return torch.cat(scores).mT if scores else T.new_empty(b, 0)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        T, K, A, ctx.f = inputs
-        _, w, U, F = output
-        ctx.mark_non_differentiable(w, U, F)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(T, K, A, w, U, F)
-
-    @staticmethod
-    def backward(ctx, G, *_):
-        T, K, A, w, U, F = ctx.saved_tensors
-        if G is None:
-            return None, None, None, None
+    def backward(ctx, G):
+        T, K, A, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_differentiable_vjp(T, K, A, ctx.f, G), None
-        (b, n, _), c = T.shape, len(K)
-        gT = gK = gA = None
-        if ctx.needs_input_grad[2]:
-            gA = (G.mT[:, None] @ F.view(c, b, n * n)).view(c, n, n)
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            D = daleckii_krein.frechet(U, G.mT[..., None, None] * A[:, None], None, w, U, ctx.f)
-            gT, gK = _congruence_vjp(T, K, D)
-        return gT, gK, gA, None
+        b, n, _ = T.shape
+        gT: list[Tensor] = []
+        gK: list[Tensor] = []
+        gA: list[Tensor] = []
+        for some, F, D in zip(_blocks(T, K), kept[::2], kept[1::2], strict=True):
+            if ctx.needs_input_grad[2]:
+                gA.append(G.mT[some, None] @ F.view(len(F), b, n * n))
+            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+                of_T, of_K = _congruence_vjp(T, K[some], D * G.mT[some, :, None, None])
+                # Not in place: this runs under vmap for batched gradients.
+                gT = [gT[0] + of_T if gT else of_T]
+                gK.append(of_K)
+        return (
+            (gT[0] + gT[0].mT) / 2 if gT else None,
+            torch.cat(gK) if gK else None,
+            torch.cat(gA).view_as(A) if gA else None,
+            None,
+        )
 
 
 def _congruence_vjp(T: Samples, K: Classes, D: Pairs) -> tuple[Samples, Classes]:
-    """Gradients for T and K from those for M = K^T T K, which are symmetric."""
+    """Gradients for T, before they are made symmetric, and K from those for M = K^T T K."""
     c, b, n, _ = D.shape
     right = (D.view(c, b * n, n) @ K.mT).view(c, b, n, n)
     stacked = K.transpose(0, 1).reshape(n, c * n)
     gT = stacked @ right.transpose(0, 1).reshape(b, c * n, n)
     gK = right.transpose(1, 2).reshape(c * n, b * n) @ T.reshape(b * n, n)
-    return (gT + gT.mT) / 2, 2 * gK.view(c, n, n).mT
+    return gT, 2 * gK.view(c, n, n).mT
 
 
 def _differentiable_vjp(

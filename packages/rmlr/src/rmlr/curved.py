@@ -28,8 +28,8 @@ _INDEFINITE = (
     "linalg_kernels.shrink_covariance does"
 )
 
-_PAIR_MATRICES = 8
-"""n x n matrices that a pair takes at the peak of its backward pass."""
+_PAIR_MATRICES = 3
+"""n x n matrices that a pair takes: its function, the derivative, and room for a block at work."""
 
 
 def _trace_weights(A: Classes, alpha: float, beta: float) -> Classes:
