@@ -120,10 +120,10 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(
-        seconds=80, seeds=(0,), parameters={"steps": 60, "more": 15, "samples": 64, "real": 256}
+        seconds=30, seeds=(0,), parameters={"steps": 60, "more": 15, "samples": 64, "real": 256}
     ),
     full=Size(
-        seconds=600,
+        seconds=300,
         seeds=(0,),
         parameters={"steps": 1200, "more": 120, "samples": 512, "real": 1024},
     ),
