@@ -195,7 +195,7 @@ def test_absent_data_is_skipped_with_what_to_do(offer: Callable[..., Path]) -> N
     assert ended.exit_code == 0
     (result,) = report()["experiments"]
     assert result["status"] == "skipped"
-    assert result["reason"] == "HDM05 is not here, get it with: pip install hdm05"
+    assert result["reason"] == "HDM05: pip install hdm05"
     Path("here").touch()
     eigenworks("run")
     assert report()["experiments"][0]["status"] == "done"

@@ -171,7 +171,7 @@ def test_an_experiment_names_the_row_that_stands_for_it() -> None:
 
     assert shown() == "a"
     assert shown(figures=(Figure("b", "m", 2.0, "s"),)) == "b"
-    assert shown(figures=(Figure("b", "m", 2.0, "s"),), headline=("c", "m")) == "c"
+    assert shown(figures=(Figure("b", "m", 2.0, "s"),), headline=(("z", "m"), ("c", "m"))) == "c"
 
 
 def test_verdicts_are_counted() -> None:

@@ -167,9 +167,10 @@ class Experiment:
 
     `name` is "<distribution>/<entry point>". `version` goes up by one whenever a stored
     result must not be taken for a new one. `notes` says what a reader has to know beside the
-    figures: what differs from the paper, what could not be re-run. `headline` is the (label,
-    metric) of the row that stands for all in the table of all experiments; without it, that is
-    the first row with a published figure.
+    figures: what differs from the paper, what could not be re-run. `headline` has (label,
+    metric) of the row that stands for all in the table of all experiments, or of several, of
+    which the first that was measured does; without it, that is the first row with a published
+    figure.
     """
 
     name: str
@@ -182,7 +183,7 @@ class Experiment:
     figures: tuple[Figure, ...] = ()
     notes: str = ""
     version: int = 1
-    headline: tuple[str, str] | None = None
+    headline: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         package, slash, short = self.name.partition("/")

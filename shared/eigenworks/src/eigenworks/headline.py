@@ -19,7 +19,8 @@ def headline(result: Result) -> Measured | None:
 
     None for a result without rows.
     """
-    named = [row for row in result.measured if (row.label, row.metric) == result.headline]
+    rows = {(row.label, row.metric): row for row in result.measured}
+    named = [rows[name] for name in result.headline if name in rows]
     compared = [row for row in result.measured if row.figures]
     return next(iter([*named, *compared, *result.measured]), None)
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -143,9 +144,13 @@ def run_task(
     start = time.perf_counter()
     try:
         trial = Trial(task.seed, parameters, threads, _checked(progress), folder)
-        for row in experiment.run(trial):
-            _check_row(row, rows)
-            rows.append(row)
+        with warnings.catch_warnings():
+            # What libraries say to those who write for them.
+            for category in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", category)
+            for row in experiment.run(trial):
+                _check_row(row, rows)
+                rows.append(row)
         if not rows:
             raise ValueError(f"{experiment.name} yielded no rows")
     # SystemExit too: a library that exits must not take the other experiments with it.

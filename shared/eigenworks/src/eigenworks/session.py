@@ -65,7 +65,9 @@ class Session:
             absent = absent_data(experiment)
             if todo and absent:
                 self.console.print(
-                    f"[yellow]– {escape(offer.name)}[/yellow] skipped: {escape(how_to_get(absent))}"
+                    f"[yellow]– {escape(offer.name)}[/yellow] skipped, its data are not here: "
+                    f"{escape(how_to_get(absent))}",
+                    soft_wrap=True,
                 )
                 continue
             wanted.extend(todo)
@@ -164,4 +166,4 @@ def absent_data(experiment: Experiment) -> list[DataSet]:
 
 def how_to_get(absent: Sequence[DataSet]) -> str:
     """What to do for the absent data, in one sentence."""
-    return "; ".join(f"{source.name} is not here, get it with: {source.how}" for source in absent)
+    return "; ".join(f"{source.name}: {source.how}" for source in absent)

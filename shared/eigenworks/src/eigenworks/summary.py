@@ -65,7 +65,7 @@ class Result:
     units: tuple[Unit, ...]
     seeds: tuple[int, ...]
     seconds: float
-    headline: tuple[str, str] | None = None
+    headline: tuple[tuple[str, str], ...] = ()
     recorded: bool = False
 
 

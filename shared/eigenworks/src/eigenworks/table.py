@@ -65,10 +65,10 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
 def print_summary(console: Console, results: Sequence[Result]) -> None:
     """One table of all: paper, claim, published, measured with interval, verdict, seconds."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column("paper and claim", ratio=5)
+    table.add_column("paper and claim", ratio=1)
     table.add_column("published", justify="right", no_wrap=True)
-    table.add_column("measured", justify="right", ratio=3)
-    table.add_column("verdict", min_width=8)
+    table.add_column("measured", justify="right", max_width=27)
+    table.add_column("verdict", max_width=14)
     table.add_column("time", justify="right", no_wrap=True)
     for experiments in by_package(results).values():
         table.add_section()

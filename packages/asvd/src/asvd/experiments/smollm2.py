@@ -188,6 +188,7 @@ experiment = Experiment(
             for label, value in _GOALS.items()
         ),
     ),
+    headline=(("sequential, 0.8", "perplexity"), ("sequential, 0.8", "KL to the dense model")),
     notes="The weights were rounded to four bits before. WikiText-2 is the word-level form with "
     "its tokenisation undone, and few of its tokens are used, so that perplexities compare with "
     "nothing published. The full size needs WikiText-2 in the folder that EIGENWORKS_DATA names: "

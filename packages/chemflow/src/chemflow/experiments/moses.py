@@ -307,6 +307,7 @@ experiment = Experiment(
             "at most",
         ),
     ),
+    headline=(("logP-SA, gradient, 10 steps", "mean"),),
     notes="A step moves every code by 0.2 with every navigator; codes of N(0, I) have a norm of "
     "11.3. Values are the oracle's of decoded molecules, the surrogate's stand beside them. "
     "Models, surrogates and flows are those of seed 0 and are kept between runs; seeds draw "

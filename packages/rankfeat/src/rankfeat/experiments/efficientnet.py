@@ -116,6 +116,7 @@ experiment = Experiment(
     full=Size(seconds=400, seeds=(0, 1, 2), parameters={
         "images": 90, "chosen_from": 72, "resamples": 1000}),
     data=(EFFICIENTNET_LITE0, PHOTOGRAPHS),
+    headline=(("RankFeat, blocks.10 (suggested), surfaces", "FPR95"),),
     notes="Nine photographs of things, three of surfaces, five from science and two of print: "
     "crops of one photograph are no independent samples, so that the intervals, which take them "
     "for such, are far too narrow. The layer is chosen from other crops of the same photographs.",

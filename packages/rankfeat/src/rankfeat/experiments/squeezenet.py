@@ -175,6 +175,7 @@ experiment = Experiment(
         for name, pair in _TEXTURES.items()
         for metric, value in zip(("FPR95", "AUROC"), pair, strict=True)
     ),
+    headline=(("RankFeat 3+4, textures", "FPR95"),),
     notes="Deep-compressed weights, 227 x 227 in their own normalisation, one photograph of every "
     "second ImageNet class, probably of the training set, and ten classes of textures; the paper "
     "has torchvision's weights at 480 x 480, the 50,000 validation images and other sets beside "

@@ -59,6 +59,7 @@ experiment = Experiment(
             "this data",
         ),
     ),
+    headline=(("affine-invariant, new subjects", "gain over LogEig"),),
     notes="20 actions, 566 sequences, 10 subjects, BiMap 57 to 16. A fifth of the training "
     "subjects is spent on choosing θ, β or the step size. The data set has no licence to pass it "
     "on: the file is looked for in the folder that EIGENWORKS_DATA names.",

@@ -112,6 +112,7 @@ experiment = Experiment(
             f"{TANGENT}, rr s1→s2", "accuracy", 42.22, "pyRiemann 0.12, TSClassifier", tolerance=2
         ),
     ),
+    headline=(("affine-invariant, mg s1→s2", "gain over LogEig"),),
     notes="5 gestures, 2 subjects (mg, rr) with 2 sessions each, 720 windows a session, 8 x 8 "
     "covariances. Every fit has the same epochs, batches and optimiser; every method has three "
     "configurations (θ, β or the step size), chosen on a fifth of the training windows. The "

@@ -48,6 +48,7 @@ experiment = Experiment(
     quick=Size(seconds=10, seeds=(0,), parameters={"epochs": 3}),
     full=Size(seconds=20, seeds=tuple(range(10)), parameters={"epochs": 10}),
     data=(WATCH,),
+    headline=(("affine-invariant, new subjects", "gain over LogEig"),),
     notes="7 exercises, 10 subjects, 6 x 6 covariances. Budgets and choices as in rmlr/emg. The "
     "test set is three people; windows of a recording are correlated.",
 )

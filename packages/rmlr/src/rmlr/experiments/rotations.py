@@ -158,6 +158,7 @@ experiment = Experiment(
     quick=Size(seconds=30, seeds=(0,), parameters={"epochs": 1}),
     full=Size(seconds=50, seeds=tuple(range(10)), parameters={"epochs": 8}),
     data=(MSR_ACTION3D,),
+    headline=(("Lie MLR", "gain over LogMap and linear layer"),),
     notes="20 actions, 566 sequences, 10 subjects, 16 frames, rotations between bones that meet. "
     "One of the five training subjects chooses the step size. The data set has no licence to "
     "pass it on: the file is looked for in the folder that EIGENWORKS_DATA names.",

@@ -210,6 +210,7 @@ experiment = Experiment(
         for name, figures in _PYRIEMANN.items()
         for split, value in figures.items()
     ),
+    headline=(("affine-invariant, mg s1→s2, re-centred", "accuracy"),),
     notes="5 gestures, 2 subjects (mg, rr) with 2 sessions each, 720 windows a session. "
     "Re-centring uses the unlabelled windows of the test session. Neighbouring windows are "
     "correlated, so that the intervals are too narrow and 'within' is optimistic. The weight of "

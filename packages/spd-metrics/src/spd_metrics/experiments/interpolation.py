@@ -92,6 +92,7 @@ experiment = Experiment(
     run=run,
     quick=Size(seconds=2),
     full=Size(seconds=2),
+    headline=(("Euclidean, swelling", "largest determinant over the larger end's"),),
     notes="Two tensors with eigenvalues 0.8 (0.1, 1, 60) and 1.5 (0.1, 100, 0.1), in frames of "
     "our own choice. The weight of the generalised Bures-Wasserstein metric is their "
     "affine-invariant mean.",

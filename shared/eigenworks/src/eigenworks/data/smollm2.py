@@ -4,8 +4,10 @@ Llama architecture: 30 layers, width 576, 9 heads on 3 key-value heads, 49,152 t
 weights were rounded to four bits, so that they are of full rank with rounding noise.
 """
 
+import io
 import os
 import struct
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -66,10 +68,12 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         raise DataError(f"{SMOLLM2.name} is read by {', '.join(absent)}: {SMOLLM2.how}")
     transformers = import_module("transformers")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        rounded = transformers.AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name
-        )
+        # Its bars would tear those of our commands apart.
+        with redirect_stderr(io.StringIO()):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            rounded = transformers.AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name
+            )
     except (ValueError, OSError, EOFError, IndexError, struct.error) as error:
         raise DataError(f"{path}: not a whole GGUF model: {error}") from error
     configuration = rounded.config.to_dict()
