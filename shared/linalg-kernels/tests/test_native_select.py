@@ -5,7 +5,8 @@ import math
 import linalg_kernels as lk
 import pytest
 import torch
-from linalg_kernels.backends import native, select
+from linalg_kernels.backends import native
+from linalg_kernels.backends.choice import NATIVE_LIMIT
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.why_unavailable())
 
@@ -20,13 +21,13 @@ def random_spd(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -
 def calls(monkeypatch):
     """Names of the native functions that were called."""
     made = []
-    original = native._call
+    original = native.library.call
 
     def spy(name, *arguments):
         made.append(name)
         return original(name, *arguments)
 
-    monkeypatch.setattr(native, "_call", spy)
+    monkeypatch.setattr(native.library, "call", spy)
     return made
 
 
@@ -124,7 +125,7 @@ def test_small_batches_of_large_matrices_stay_with_torch(calls):
     assert not calls
     lk.eigh(random_spd(8, 64))
     assert calls == ["lk_spectral"]
-    lk.eigh(random_spd(8, select.NATIVE_LIMIT + 1))
+    lk.eigh(random_spd(8, NATIVE_LIMIT + 1))
     lk.eigh(random_spd(8, 5, dtype=torch.complex128))
     assert calls == ["lk_spectral"]
 
@@ -143,8 +144,10 @@ def test_info_in_words():
 
 
 def test_without_a_library_torch_computes_and_native_is_refused(monkeypatch):
-    monkeypatch.setattr(native, "_load", lambda: (None, "", "it was built without a compiler"))
-    monkeypatch.setattr(native, "_loaded", {})
+    monkeypatch.setattr(
+        native.library, "_load", lambda: (None, "", "it was built without a compiler")
+    )
+    monkeypatch.setattr(native.library, "_loaded", {})
     torch.testing.assert_close(lk.expm(lk.logm(A := random_spd(3, 4))), A)
     assert "built without a compiler" in str(lk.backend_info())
     with pytest.raises(native.NativeUnavailableError, match="without"), lk.backend("native"):

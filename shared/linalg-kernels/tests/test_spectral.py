@@ -366,7 +366,7 @@ class TestSpectralFn:
 
 def test_multi_spectral_is_one_decomposition(monkeypatch):
     from linalg_kernels.backends import torch as reference
-    from linalg_kernels.backends.select import backend
+    from linalg_kernels.backends.choice import backend
 
     calls = []
     original = reference.eigh

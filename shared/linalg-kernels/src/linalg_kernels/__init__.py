@@ -2,7 +2,7 @@
 
 from linalg_kernels import barycenter, daleckii_krein, errors, precision, scalar, transforms
 from linalg_kernels.backends import opaque as _opaque  # noqa: F401 (registers operators)
-from linalg_kernels.backends.select import BackendInfo, backend, backend_info
+from linalg_kernels.backends.choice import BackendInfo, backend, backend_info
 from linalg_kernels.barycenter import ConvergenceWarning
 from linalg_kernels.cholesky import (
     CholeskyEx,

@@ -19,7 +19,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import select
+from linalg_kernels.backends import choice, select
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
@@ -94,7 +94,7 @@ def _minus_inverse_factor(V: Tensor) -> Tensor | None:
     are long or short, or more reflectors than make one block.
     """
     n, k = V.shape[-2:]
-    if transformed() or not select.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
+    if transformed() or not choice.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
         return None
     gram = V.mT @ V
     squares = gram.diagonal(dim1=-2, dim2=-1)
@@ -135,7 +135,7 @@ class _Product(EagerRule):
     @full_precision
     def backward(ctx, G):
         V, S, Y = ctx.saved_tensors
-        if torch.is_grad_enabled() or not select.is_plain(G):
+        if torch.is_grad_enabled() or not choice.is_plain(G):
             return torch.func.vjp(_composed_product, V)[1](G)[0], None
         X_T = torch.linalg.solve_triangular(S.mT, V.mT, upper=False)  # -(V T)^T
         gV = G @ Y.mT
@@ -160,7 +160,7 @@ class _Apply(EagerRule):
     def backward(ctx, G):
         V, X, F, W = ctx.saved_tensors
         adjoint = ctx.adjoint
-        if torch.is_grad_enabled() or not select.is_plain(G):
+        if torch.is_grad_enabled() or not choice.is_plain(G):
             pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
             return *pull(G), None, None
         R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint)
@@ -218,7 +218,7 @@ def householder_product(
     V, dtype = promote(V, upcast)
     errors.require_float(V, "V")
     errors.require_matrix(V, "V")
-    if not V.is_cpu or select.prefers_kernels():
+    if not V.is_cpu or choice.prefers_kernels():
         V = _read(V, "V", check)
         n = V.shape[-2]
         eye = torch.eye(n, dtype=V.dtype, device=V.device).expand(*V.shape[:-2], n, n)
@@ -255,13 +255,13 @@ def householder_apply(
     errors.require_matrix(X, "X", m=V.shape[-2])
     errors.require_same_kind(V, X, ("V", "X"))
     batch = errors.broadcast_batch({"V": (V, 2), "X": (X, 2)})
-    if not V.is_cpu or select.prefers_kernels():
+    if not V.is_cpu or choice.prefers_kernels():
         V = _read(V, "V", check)
         wide = V.expand(*batch, *V.shape[-2:]), X.expand(*batch, *X.shape[-2:])
         if (Y := _by_kernel(*wide, adjoint)) is not None:
             return restore(Y, dtype)
     S = None
-    if V.shape[:-2] == X.shape[:-2] and select.is_plain(X):
+    if V.shape[:-2] == X.shape[:-2] and choice.is_plain(X):
         S = _minus_inverse_factor(V.detach())
     if S is None:
         X = _composed_apply(_read(V, "V", check), X, adjoint)

@@ -97,9 +97,17 @@ def _descend(
     M = B B^H. The frame B is carried along by B exp(D/2), which is parallel transport: J and
     steps of different iterates may be compared entry by entry, and B^-1 costs no solve.
     """
-    M = (weights[..., None, None] * X).sum(-3) if init is None else init.expand_as(X[..., 0, :, :])
+    shape = X[..., 0, :, :].shape
+    if init is None:
+        M = (weights.to(X.dtype)[..., None, :] @ X.flatten(-2)).reshape(shape)
+    else:
+        M = init.expand(shape)
     if max_iter == 0:
         return M, MeanInfo(0, math.inf, False)
+    found = select.karcher_mean(X, weights, M, tol, max_iter, step)
+    if found is not None:
+        residual = found.residual
+        return found.M, MeanInfo(found.steps, residual, residual <= tol)
     root_n = math.sqrt(X.shape[-1])
     B = cholesky_ex(M).L
     identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)

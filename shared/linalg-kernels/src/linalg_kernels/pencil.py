@@ -60,37 +60,75 @@ def _composed(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Te
 
 
 class _Pencil(EagerRule):
-    """(P, Q) -> value, by the native library or a kernel."""
+    """(P, Q) -> value, by the native library or a kernel; `found` is of `select.pencil`."""
 
     @staticmethod
     def forward(ctx, P, Q, found, alpha, beta, root):
-        ctx.save_for_backward(P, Q, found.value, found.logs, found.vectors)
+        value, of = found
+        ctx.save_for_backward(P, Q, *of)
         ctx.parameters = alpha, beta, root
-        return found.value.detach()
+        return value.detach()
 
     @staticmethod
-    @full_precision
     def backward(ctx, g):
-        P, Q, value, logs, vectors = ctx.saved_tensors
-        alpha, beta, root = ctx.parameters
-        gradients = None
-        if not torch.is_grad_enabled():
-            wanted = ctx.needs_input_grad[:2]
-            gradients = select.pencil_vjp((value, logs, vectors), g, alpha, beta, root, wanted)
+        P, Q, *of = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        gradients = select.pencil_vjp(of, P.shape[-1], g, *ctx.parameters, wanted)
         if gradients is None:
-            # A derivative of this one is asked for: along the road that autograd knows.
-            gP, gQ = torch.func.vjp(lambda p, q: _composed(p, q, alpha, beta, root), P, Q)[1](g)
+            gP, gQ = _differentiable_vjp(P, Q, g, ctx.parameters)
         else:
-            gP, gQ = (_reduced(G, A) for G, A in zip(gradients, (P, Q), strict=True))
+            gP, gQ = _reduced(gradients[0], P), _reduced(gradients[1], Q)
         return gP, gQ, None, None, None, None
+
+
+@full_precision
+def _differentiable_vjp(
+    P: Tensor, Q: Tensor, g: Tensor, parameters: tuple[float, float, bool]
+) -> tuple[Tensor, Tensor]:
+    """The gradients along the road that autograd knows."""
+    return torch.func.vjp(lambda p, q: _composed(p, q, *parameters), P, Q)[1](g)
 
 
 def _reduced(G: Tensor | None, A: Tensor) -> Tensor | None:
     return G if G is None or G.shape == A.shape else G.sum_to_size(A.shape)
 
 
-@full_precision
+def _directly(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Tensor | None:
+    """The value by the native library or a kernel, with its gradient, or None."""
+    wanted = differentiated(P, Q)
+    found = select.pencil(P, Q, alpha, beta, root, wanted)
+    if found is None:
+        return None
+    return _Pencil.apply(P, Q, found, alpha, beta, root) if wanted else found[0]
+
+
+def _check_parameters(n: int, alpha: float, beta: float) -> None:
+    if not (alpha > 0 and alpha + n * beta > 0):
+        raise ValueError(
+            f"alpha and alpha + n beta must be > 0, got alpha={alpha:g}, beta={beta:g} and n={n}"
+        )
+
+
+def _are_one_batch(P: Tensor, Q: Tensor) -> bool:
+    """Whether P and Q are square matrices of one shape: all that the checks ask of shapes."""
+    if not (isinstance(P, Tensor) and isinstance(Q, Tensor)):
+        return False
+    shape = P.shape
+    return len(shape) >= 2 and shape[-1] == shape[-2] and shape == Q.shape
+
+
 def _evaluate(P: Tensor, Q: Tensor, alpha: float, beta: float, upcast: bool, root: bool) -> Tensor:
+    # The shortest road: what is taken here needs no other look.
+    if not transformed() and _are_one_batch(P, Q):
+        _check_parameters(P.shape[-1], alpha, beta)
+        value = _directly(P, Q, alpha, beta, root)
+        if value is not None:
+            return value
+    return _general(P, Q, alpha, beta, upcast, root)
+
+
+@full_precision
+def _general(P: Tensor, Q: Tensor, alpha: float, beta: float, upcast: bool, root: bool) -> Tensor:
     P, dtype = promote(P, upcast)
     Q, _ = promote(Q, upcast)
     errors.require_float(P, "P")
@@ -101,19 +139,11 @@ def _evaluate(P: Tensor, Q: Tensor, alpha: float, beta: float, upcast: bool, roo
     errors.require_same_kind(P, Q, ("P", "Q"))
     if P.shape != Q.shape:
         errors.broadcast_batch({"P": (P, 2), "Q": (Q, 2)})
-    if not (alpha > 0 and alpha + n * beta > 0):
-        raise ValueError(
-            f"alpha and alpha + n beta must be > 0, got alpha={alpha:g}, beta={beta:g} and n={n}"
-        )
-    if not transformed():
-        wanted = differentiated(P, Q)
-        found = select.pencil(P, Q, alpha, beta, root, wanted)
-        if found is not None:
-            value = found.value
-            if wanted:
-                value = _Pencil.apply(P, Q, found, alpha, beta, root)
-            return restore(value, dtype)
-    return restore(_composed(P, Q, alpha, beta, root), dtype)
+    _check_parameters(n, alpha, beta)
+    value = None if transformed() else _directly(P, Q, alpha, beta, root)
+    if value is None:
+        value = _composed(P, Q, alpha, beta, root)
+    return restore(value, dtype)
 
 
 def pencil_log_norm(

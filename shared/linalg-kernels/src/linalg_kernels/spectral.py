@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from linalg_kernels import daleckii_krein, errors, scalar
+from linalg_kernels import daleckii_krein, errors, scalar, spectral_eager
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.scalar import ScalarFunction
 
@@ -47,7 +47,6 @@ def _with_policy(fn: ScalarFunction, nonpos: Nonpos, eps: float | None) -> Scala
     return scalar.Floored(fn, float(eps))
 
 
-@full_precision
 def _apply(
     A: Tensor,
     fn: ScalarFunction,
@@ -59,6 +58,25 @@ def _apply(
     name: str,
     positive: bool = False,
     accuracy: Accuracy = "standard",
+) -> Tensor:
+    if p is None and accuracy == "standard" and not positive:
+        F = spectral_eager.apply(A, fn, symmetrize, check, name)
+        if F is not None:
+            return F
+    return _general(A, fn, p, symmetrize, check, upcast, name, positive, accuracy)
+
+
+@full_precision
+def _general(
+    A: Tensor,
+    fn: ScalarFunction,
+    p: Tensor | float | None,
+    symmetrize: bool,
+    check: bool,
+    upcast: bool,
+    name: str,
+    positive: bool,
+    accuracy: Accuracy,
 ) -> Tensor:
     if accuracy not in ("standard", "high"):
         raise ValueError(f"accuracy must be 'standard' or 'high', got {accuracy!r}")

@@ -1,4 +1,4 @@
-"""Which implementation computes a primitive: by device, dtype, size and the caller's wish.
+"""The primitives: each computed by the implementation that `choice` says.
 
 Each function here is one primitive of `backends.torch`, which defines it. The native library
 takes it on the CPU where it is faster, the Triton kernels on a GPU; whatever they cannot settle
@@ -10,266 +10,54 @@ While a graph is traced, a primitive that the library might take becomes one opa
 that shows its kernels to the compiler (see `backends.triton.operators`).
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Generator
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from linalg_kernels import errors, scalar
 from linalg_kernels.backends import gpu, native
 from linalg_kernels.backends import torch as reference
+from linalg_kernels.backends.choice import (
+    CHOLESKY,
+    EIGEN,
+    PRODUCT,
+    SPECTRAL,
+    kernel,
+    native_goes_on,
+    native_takes,
+    opaque_takes,
+    settled_on_gpu,
+    triton_takes,
+    watched,
+)
 from linalg_kernels.scalar import ScalarFunction
 from linalg_kernels.transforms import needs_rule, transformed
 
-Choice = Literal["auto", "torch", "native", "triton"]
-
-_choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
-
-# Orders that the native library takes: beyond, blocks outgrow the cache.
-NATIVE_LIMIT = 64
-
-
-def _constant_in_graphs(fn: Callable[..., bool]) -> Callable[..., bool]:
-    """As `torch.compiler.assume_constant_result`, which imports Dynamo: most of a second."""
-    fn._dynamo_marked_constant = True  # ty: ignore[missing-attribute]
-    return fn
-
-
-def _smallest_batches(*steps: tuple[int, int]) -> tuple[int, ...]:
-    """For each order the smallest batch, from steps (largest order, smallest batch)."""
-    return tuple(next(k for last, k in steps if n <= last) for n in range(NATIVE_LIMIT + 1))
-
-
-# A block costs the same with one matrix in it as with all of its lanes filled. Smallest batch
-# for which the native library was measured to be the faster one.
-_EIGEN = _smallest_batches((24, 1), (32, 2), (48, 3), (64, 4))
-_SPECTRAL = _smallest_batches((32, 1), (48, 2), (64, 3))
-_PRODUCT = _smallest_batches((48, 1), (64, 3))
-_CHOLESKY = _smallest_batches((32, 1), (48, 3), (64, 4))
-
-
-@contextlib.contextmanager
-def backend(name: Choice) -> Generator[None]:
-    """Compute with "torch", with "native" or "triton" wherever they can, or with the fastest.
-
-    "native" serves tensors of the CPU, "triton" those of NVIDIA GPUs; what they do not take, torch
-    computes. Holds for the current thread (context), also for the backward pass if it runs inside.
-
-    Raises:
-        ValueError: for another name.
-        NativeUnavailableError: "native" where there is no native library; says why.
-        TritonUnavailableError: "triton" where there is no Triton or nothing that runs it; says why.
-    """
-    if name not in get_args(Choice):
-        raise ValueError(f"backend must be one of {get_args(Choice)}, got {name!r}")
-    if name == "native":
-        native.load()
-    if name == "triton":
-        gpu.require()
-    token = _choice.set(name)
-    try:
-        yield
-    finally:
-        _choice.reset(token)
-
-
-# torch.linalg.eigh of a batch on CUDA. What this package was tested with is said by its version;
-# how that chooses among cuSOLVER's routines was read in its issues, not measured.
-_CUDA_LOOP = (
-    f"torch.linalg beyond, whose eigh is known to solve a batch on a GPU one matrix after the "
-    f"other above order {gpu.LIMIT}"
-)
-
-
-@dataclass(frozen=True)
-class BackendInfo:
-    """What computes, and why; `str()` says it in words.
-
-    Attributes:
-        choice: "auto", "torch", "native" or "triton", as set by `backend`.
-        native: The loaded native library, or None.
-        reason: Why there is none; empty if there is.
-        triton: Triton and the GPUs whose tensors its kernels take, or None.
-        triton_reason: Why there is none; empty if there is.
-    """
-
-    choice: Choice
-    native: native.NativeInfo | None
-    reason: str
-    triton: gpu.TritonInfo | None
-    triton_reason: str
-
-    def __str__(self) -> str:
-        return f"{self._on_cpu()}; {self._on_gpu()}"
-
-    def _on_cpu(self) -> str:
-        if self.native is None:
-            return f"torch for everything on the CPU, because of no native library: {self.reason}"
-        found = (
-            f"native library (interface {self.native.abi}, instruction set "
-            f"{self.native.isa} of {', '.join(self.native.isas)}, up to {self.native.threads} "
-            "threads)"
-        )
-        if self.choice in ("torch", "triton"):
-            return (
-                f'torch for everything on the CPU, because of backend("{self.choice}"); '
-                f"there is a {found}"
-            )
-        what = "wherever it can" if self.choice == "native" else "where it is the faster one"
-        return (
-            f"{found} for real CPU tensors of order <= {NATIVE_LIMIT}, {what}; torch for "
-            "everything else on the CPU"
-        )
-
-    def _on_gpu(self) -> str:
-        if self.triton is None:
-            return f"on GPUs torch alone: {self.triton_reason}"
-        where = ", ".join(self.triton.devices)
-        found = f"Triton {self.triton.version} ({where})"
-        if self.choice in ("torch", "native"):
-            return f'on GPUs torch alone, because of backend("{self.choice}"); there is {found}'
-        return f"on GPUs {found} for real matrices of order <= {gpu.LIMIT}, {_CUDA_LOOP}"
-
-
-def backend_info() -> BackendInfo:
-    """Which implementations there are and which is used."""
-    there, triton = native.available(), gpu.info()
-    return BackendInfo(
-        _choice.get(),
-        native.info() if there else None,
-        "" if there else native.why_unavailable(),
-        triton,
-        gpu.why_unavailable(),
+_ELEMENTARY = {
+    name: native.Function(kind)
+    for name, kind in (
+        ("log", native.LOG),
+        ("exp", native.EXP),
+        ("sqrt", native.SQRT),
+        ("inv_sqrt", native.INV_SQRT),
+        ("inv", native.INVERSE),
     )
-
-
-def _native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> bool:
-    """Whether the native library computes a primitive of A.
-
-    `least` says from which batch on it is the faster one.
-    """
-    choice = _choice.get()
-    if choice in ("torch", "triton"):
-        return False
-    n, size, dtype = A.shape[-1], A.numel(), A.dtype
-    if not 1 <= n <= NATIVE_LIMIT or size == 0 or dtype not in native.DTYPES:
-        return False
-    if choice == "auto" and size < least[n] * n * n:
-        return False
-    for T in (A, *others):
-        if T is not None and not _is_plain(T, dtype):
-            return False
-    return native.available()
-
-
-def _is_plain(T: Tensor, dtype: torch.dtype) -> bool:
-    """Whether T is memory of the CPU, and not a stand-in of a transform."""
-    return (
-        type(T) in _PLAIN
-        and T.is_cpu
-        and T.dtype == dtype
-        and not torch._C._functorch.is_functorch_wrapped_tensor(T)
-        and not torch._C._functorch.is_legacy_batchedtensor(T)
-    )
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def is_plain(T: Tensor) -> bool:
-    """Whether T is memory of the CPU, of a dtype of the native library, and nothing is traced."""
-    if torch.compiler.is_compiling():
-        return False
-    return T.dtype in native.DTYPES and _is_plain(T, T.dtype)
-
-
-def _opaque(A: Tensor) -> bool:
-    """Whether a primitive of A, met while a graph is traced, becomes one operator."""
-    if _choice.get() in ("torch", "triton") or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
-        return False
-    return A.device.type == "cpu" and A.dtype in native.DTYPES and _available()
-
-
-@_constant_in_graphs
-def _available() -> bool:
-    return native.available()
-
-
-def _triton_takes(order: int, limit: int, A: Tensor, *others: Tensor | None) -> bool:
-    """Whether the Triton kernels compute a primitive of A of this order, in a graph or now."""
-    choice, kind = _choice.get(), A.device.type
-    if choice in ("torch", "native") or A.dtype not in gpu.DTYPES:
-        return False
-    if kind != "cuda" and not (kind == "cpu" and choice == "triton"):
-        return False
-    if not 1 <= order <= limit or not _kernels_run(kind, A.device.index or 0):
-        return False
-    if torch.compiler.is_compiling():
-        return True
-    for T in (A, *others):
-        if T is not None and not (
-            type(T) in (*_PLAIN, FakeTensor)
-            and T.device == A.device
-            and T.dtype == A.dtype
-            and not torch._C._functorch.is_functorch_wrapped_tensor(T)
-            and not torch._C._functorch.is_legacy_batchedtensor(T)
-        ):
-            return False
-    return A.numel() > 0
-
-
-@_constant_in_graphs
-def _kernels_run(kind: str, index: int) -> bool:
-    return gpu.runs_on(kind, index)
-
-
-def _kernel(name: str, A: Tensor) -> Callable[..., Any]:
-    """A function of `backends.triton.operators`, or where A is traced its operator."""
-    if torch.compiler.is_compiling() or _watched(A):
-        return getattr(torch.ops.linalg_kernels, f"triton_{name}")
-    return getattr(gpu.operators(), name)
-
-
-def _watched(A: Tensor) -> bool:
-    """Whether A has no values, or a dispatch mode sees what is done with it."""
-    return type(A) is FakeTensor or _get_current_dispatch_mode() is not None
-
-
-def _settled_on_gpu(found: Tensor, check: bool, allowed: int = 0) -> bool:
-    """Whether results of kernels stand. Waits for the device, if values may be read at all."""
-    if not check or not errors.can_read(found):
-        return True
-    return not bool((found & ~allowed).any())
-
-
-_KINDS = {
-    "log": native.LOG,
-    "exp": native.EXP,
-    "sqrt": native.SQRT,
-    "inv_sqrt": native.INV_SQRT,
-    "inv": native.INVERSE,
 }
 
 
 def _known(fn: ScalarFunction, p: Tensor | None) -> native.Function | None:
     """The library's own form of a function of eigenvalues, if it has one."""
-    floor = -math.inf
+    if isinstance(fn, scalar.Elementary):
+        return _ELEMENTARY.get(fn.name)
     if isinstance(fn, scalar.Clamp):
         return native.Function(native.IDENTITY, floor=fn.floor)
     if isinstance(fn, scalar.Floored):
-        fn, floor = fn.base, fn.floor
-    if isinstance(fn, scalar.Elementary):
-        kind = _KINDS.get(fn.name)
-        return None if kind is None else native.Function(kind, floor=floor)
+        base = _known(fn.base, p)
+        return None if base is None else native.Function(base.kind, base.table, fn.floor)
     if isinstance(fn, scalar.Power) and fn.order == 0:
-        return native.Function(native.POWER, p, floor)
+        return native.Function(native.POWER, p)
     return None
 
 
@@ -285,15 +73,15 @@ def _settled(found: int, check: bool) -> bool:
 def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of the Hermitian matrix that A stands for."""
     if torch.compiler.is_compiling():
-        if _opaque(A):
+        if opaque_takes(A):
             return torch.ops.linalg_kernels.eigh(A, symmetrize)
-    elif _native_takes(_EIGEN, A):
+    elif native_takes(EIGEN, A):
         w, V, found = native.eigh(A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check))
         if _settled(found, check):
             return w, V
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
-        w, V, told = _kernel("eigh", A)(A, symmetrize, _tolerance(symmetrize, check))
-        if _settled_on_gpu(told, check):
+    if triton_takes(A.shape[-1], gpu.LIMIT, A):
+        w, V, told = kernel("eigh", A)(A, symmetrize, _tolerance(symmetrize, check))
+        if settled_on_gpu(told, check):
             return w, V
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigh(H, finite=finite)
@@ -301,7 +89,7 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
 
 def eigh_positive(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """`eigh` of positive definite A to high relative accuracy; LinAlgError where it is not."""
-    if not torch.compiler.is_compiling() and _native_takes(_EIGEN, A):
+    if not torch.compiler.is_compiling() and native_takes(EIGEN, A):
         tolerance = _tolerance(symmetrize, check)
         w, V, found = native.eigh_positive(A, symmetrize=symmetrize, tolerance=tolerance)
         if not found:
@@ -315,17 +103,17 @@ def eigh_positive(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[
 def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
     """Ascending eigenvalues of the Hermitian matrix that A stands for."""
     if torch.compiler.is_compiling():
-        if _opaque(A):
+        if opaque_takes(A):
             return torch.ops.linalg_kernels.eigvalsh(A, symmetrize)
-    elif _native_takes(_EIGEN, A):
+    elif native_takes(EIGEN, A):
         w, found = native.eigvalsh(
             A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
         if _settled(found, check):
             return w
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
-        w, told = _kernel("eigvalsh", A)(A, symmetrize, _tolerance(symmetrize, check))
-        if _settled_on_gpu(told, check):
+    if triton_takes(A.shape[-1], gpu.LIMIT, A):
+        w, told = kernel("eigvalsh", A)(A, symmetrize, _tolerance(symmetrize, check))
+        if settled_on_gpu(told, check):
             return w
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.eigvalsh(H, finite=finite)
@@ -337,40 +125,71 @@ def spectral(
     """F = V f(w) V^H, w in any order, and V of the Hermitian matrix that A stands for."""
     if torch.compiler.is_compiling():
         known = scalar.encode(fn)
-        if known is not None and _opaque(A):
+        if known is not None and opaque_takes(A):
             return torch.ops.linalg_kernels.spectral(A, p, *known, symmetrize)
-    elif _native_takes(_SPECTRAL, A, p) and (f := _known(fn, p)) is not None:
+    elif native_takes(SPECTRAL, A, p) and (f := _known(fn, p)) is not None:
         F, w, V, found = native.spectral(
             A, f, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
         if _settled(found, check):
             return F, w, V
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A, p) and (f := _known(fn, p)) is not None:
-        F, w, V, told = _kernel("spectral", A)(
+    if triton_takes(A.shape[-1], gpu.LIMIT, A, p) and (f := _known(fn, p)) is not None:
+        F, w, V, told = kernel("spectral", A)(
             A, f.table, f.kind, f.floor, symmetrize, _tolerance(symmetrize, check)
         )
-        if _settled_on_gpu(told, check):
+        if settled_on_gpu(told, check):
             return F, w, V
     w, V = eigh(A, symmetrize, check, name)
     return evaluate(w, V, p, fn), w, V
+
+
+def natively(A: Tensor, fn: ScalarFunction) -> native.Function | None:
+    """What `spectral_packed` and `spectral_value` need to know of fn, if they can take f(A)."""
+    return _known(fn, None) if native_takes(SPECTRAL, A) else None
+
+
+def spectral_value(
+    A: Tensor, fn: ScalarFunction, f: native.Function, symmetrize: bool, check: bool, name: str
+) -> Tensor:
+    """F of `spectral` alone."""
+    F, found = native.spectral_value(A, f, symmetrize, _tolerance(symmetrize, check))
+    return F if _settled(found, check) else spectral(A, None, fn, symmetrize, check, name)[0]
+
+
+def spectral_packed(
+    A: Tensor, fn: ScalarFunction, f: native.Function, symmetrize: bool, check: bool, name: str
+) -> tuple[Tensor, Tensor]:
+    """F, w and V of `spectral`, the last two as `frechet_packed` takes them."""
+    F, packed, found = native.spectral_packed(A, f, symmetrize, _tolerance(symmetrize, check))
+    if not _settled(found, check):
+        F, w, V = spectral(A, None, fn, symmetrize, check, name)
+        packed = native.pack(w, V)
+    return F, packed
+
+
+def frechet_packed(packed: Tensor, E: Tensor, f: native.Function) -> Tensor | None:
+    """`frechet`, natively or not at all. None also where a derivative of it is asked for."""
+    if native_goes_on(E) and native.is_packed(packed):
+        return native.frechet_packed(packed, E, f)
+    return None
 
 
 def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tensor:
     """V f(w) V^H."""
     if torch.compiler.is_compiling():
         known = scalar.encode(fn)
-        if known is not None and _opaque(V):
+        if known is not None and opaque_takes(V):
             return torch.ops.linalg_kernels.evaluate(w, V, p, *known)
-    elif _native_takes(_PRODUCT, V, w, p):
+    elif native_takes(PRODUCT, V, w, p):
         f = _known(fn, p)
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
         return native.compose(w, V, f)
-    if _triton_takes(V.shape[-1], gpu.LIMIT, V, w, p):
+    if triton_takes(V.shape[-1], gpu.LIMIT, V, w, p):
         f = _known(fn, p)
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
-        return _kernel("evaluate", V)(w, V, f.table, f.kind, f.floor)
+        return kernel("evaluate", V)(w, V, f.table, f.kind, f.floor)
     return reference.evaluate(w, V, p, fn)
 
 
@@ -381,7 +200,7 @@ def spectral_of_congruence(
 
     None as well where there is something to be worded. Of constants: it has no derivative.
     """
-    if needs_rule(C, X) or not _native_takes(_SPECTRAL, X, C) or (f := _known(fn, None)) is None:
+    if needs_rule(C, X) or not native_takes(SPECTRAL, X, C) or (f := _known(fn, None)) is None:
         return None
     F, w, found = native.spectral_of_congruence(C, X, f)
     return None if found else (F, w)
@@ -392,20 +211,20 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
     if E.shape == V.shape or V.ndim == 2:
         if torch.compiler.is_compiling():
             known = scalar.encode(fn)
-            if known is not None and E.shape == V.shape and _opaque(V):
+            if known is not None and E.shape == V.shape and opaque_takes(V):
                 return torch.ops.linalg_kernels.frechet(w, V, E, p, *known)
-        elif _native_takes(_PRODUCT, E, w, V, p):
+        elif native_takes(PRODUCT, E, w, V, p):
             f = _known(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return native.frechet(w, V, E, f)
-        if _triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
+        if triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
             V, w = V.expand(E.shape), w.expand(E.shape[:-1])
             p = None if p is None else p.expand(E.shape[:-2])
             f = _known(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
-            return _kernel("frechet", V)(w, V, E, f.table, f.kind, f.floor)
+            return kernel("frechet", V)(w, V, E, f.table, f.kind, f.floor)
     return reference.frechet(w, V, E, p, fn)
 
 
@@ -414,7 +233,7 @@ def eigh_vjp(w: Tensor, V: Tensor, gw: Tensor | None, gV: Tensor | None) -> Tens
 
     None also where a derivative of it is asked for.
     """
-    if torch.is_grad_enabled() or transformed() or not _native_takes(_PRODUCT, V, w, gw, gV):
+    if torch.is_grad_enabled() or transformed() or not native_takes(PRODUCT, V, w, gw, gV):
         return None
     return native.eigh_vjp(w, V, gw, gV)
 
@@ -422,9 +241,9 @@ def eigh_vjp(w: Tensor, V: Tensor, gw: Tensor | None, gV: Tensor | None) -> Tens
 def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor | None]:
     """Lower factor and info of the Hermitian matrix that A stands for; info None for all 0."""
     if torch.compiler.is_compiling():
-        if _opaque(A):
+        if opaque_takes(A):
             return torch.ops.linalg_kernels.cholesky(A, symmetrize)
-    elif _native_takes(_CHOLESKY, A):
+    elif native_takes(CHOLESKY, A):
         tolerance = _tolerance(symmetrize, check)
         L, found = native.cholesky(A, symmetrize=symmetrize, tolerance=tolerance)
         if not found:
@@ -434,10 +253,10 @@ def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tenso
             info = torch.empty(A.shape[:-2], dtype=torch.int32)
             native.cholesky(A, symmetrize=symmetrize, info=info)
             return L, torch.where(errors.finite_elements(H), info, A.shape[-1] + 1)
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A):
-        L, info, told = _kernel("cholesky", A)(A, symmetrize, _tolerance(symmetrize, check))
+    if triton_takes(A.shape[-1], gpu.LIMIT, A):
+        L, info, told = kernel("cholesky", A)(A, symmetrize, _tolerance(symmetrize, check))
         # What is not positive definite is told by info.
-        if _settled_on_gpu(told, check, native.NOT_POSITIVE):
+        if settled_on_gpu(told, check, native.NOT_POSITIVE):
             return L, info
     H, finite = reference.read_hermitian(A, symmetrize, check, name)
     return reference.cholesky(H, finite=finite)
@@ -448,12 +267,12 @@ def cholesky_vjp(L: Tensor, G: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled() and (L.requires_grad or G.requires_grad)
     if not differentiable and L.shape == G.shape:
         if torch.compiler.is_compiling():
-            if _opaque(L):
+            if opaque_takes(L):
                 return torch.ops.linalg_kernels.cholesky_vjp(L, G)
-        elif _native_takes(_CHOLESKY, L, G):
+        elif native_takes(CHOLESKY, L, G):
             return native.cholesky_vjp(L, G)
-        if _triton_takes(L.shape[-1], gpu.LIMIT, L, G):
-            return _kernel("cholesky_vjp", L)(L, G)
+        if triton_takes(L.shape[-1], gpu.LIMIT, L, G):
+            return kernel("cholesky_vjp", L)(L, G)
     return reference.cholesky_vjp(L, G)
 
 
@@ -464,7 +283,7 @@ def cholesky_chart(
 
     None also where there is something to be worded. `chart` is of `native`.
     """
-    if transformed() or not _native_takes(_CHOLESKY, A):
+    if transformed() or not native_takes(CHOLESKY, A):
         return None
     tolerance = _tolerance(symmetrize, check)
     X, L, found = native.cholesky_chart(
@@ -475,7 +294,7 @@ def cholesky_chart(
 
 def from_chol_log(X: Tensor) -> Tensor | None:
     """L L^T with L = ⌊X⌋ + exp diag X, natively or not at all."""
-    if transformed() or not _native_takes(_CHOLESKY, X):
+    if transformed() or not native_takes(CHOLESKY, X):
         return None
     return native.from_chol_log(X)
 
@@ -484,7 +303,7 @@ def cholesky_distance(
     P: Tensor, Q: Tensor, a: float, weight: Tensor, factors: bool
 ) -> native.CholeskyDistance | None:
     """A distance of Cholesky factors, natively or not at all (see `native.cholesky_distance`)."""
-    if transformed() or P.shape != Q.shape or not _native_takes(_CHOLESKY, P, Q, weight):
+    if transformed() or P.shape != Q.shape or not native_takes(CHOLESKY, P, Q, weight):
         return None
     found = native.cholesky_distance(P, Q, a, weight, factors=factors, tolerance=errors.ASYMMETRY)
     return None if found.found else found
@@ -495,7 +314,7 @@ def definite_factor(A: Tensor, symmetrize: bool) -> tuple[Tensor, Tensor]:
 
     What stands for a factor where there is none is not defined.
     """
-    if _native_takes(_CHOLESKY, A):
+    if native_takes(CHOLESKY, A):
         L, found = native.cholesky(A, symmetrize=symmetrize)
         good = torch.ones(A.shape[:-2], dtype=torch.bool)
         return L, L.diagonal(dim1=-2, dim2=-1).isfinite().all(-1) if found else good
@@ -505,7 +324,7 @@ def definite_factor(A: Tensor, symmetrize: bool) -> tuple[Tensor, Tensor]:
 
 def cholesky_inverse(L: Tensor) -> Tensor:
     """A^-1 of A = L L^H, exactly Hermitian."""
-    if _native_takes(_CHOLESKY, L):
+    if native_takes(CHOLESKY, L):
         # The gradient of log det A = 2 Σ log L_ii is the inverse.
         return native.cholesky_vjp(L, torch.diag_embed(2 / L.diagonal(dim1=-2, dim2=-1)))
     return torch.cholesky_inverse(L)
@@ -513,26 +332,24 @@ def cholesky_inverse(L: Tensor) -> Tensor:
 
 def pencil(
     P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool, vectors: bool
-) -> native.Pencil | None:
-    """Sums over the log spectrum of P^-1 Q and what their gradient needs, or None.
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Sums over the log spectrum of P^-1 Q and, with `vectors`, what `pencil_vjp` needs; or None.
 
     None where neither the native library nor a kernel takes it, or something was found that is
     to be worded.
     """
-    if torch.compiler.is_compiling():
-        return None
     # Whichever is the larger set says whether it is worth it.
     A, other = (P, Q) if P.numel() >= Q.numel() else (Q, P)
-    if _native_takes(_SPECTRAL, A, other):
-        pencil = native.pencil(
+    if native_takes(SPECTRAL, A, other):
+        value, packed, found = native.pencil(
             P, Q, alpha=alpha, beta=beta, root=root, vectors=vectors, tolerance=errors.ASYMMETRY
         )
-        return None if pencil.found else pencil
-    if _triton_takes(A.shape[-1], gpu.LIMIT, A, other) and not _watched(A):
+        return None if found else (value, () if packed is None else (packed,))
+    if triton_takes(A.shape[-1], gpu.LIMIT, A, other) and not watched(A):
         logs, U, told = gpu.operators().pencil(P, Q, errors.ASYMMETRY, vectors)
-        if _settled_on_gpu(told, True):
+        if settled_on_gpu(told, True):
             value = _sum_of_logs(logs, alpha, beta, root)
-            return native.Pencil(value, logs, U, 0)
+            return value, (value, logs, U) if vectors else ()
     return None
 
 
@@ -546,27 +363,52 @@ def _sum_of_logs(logs: Tensor, alpha: float, beta: float, root: bool) -> Tensor:
 
 
 def pencil_vjp(
-    of: tuple[Tensor, Tensor, Tensor],
+    of: Sequence[Tensor],
+    n: int,
     g: Tensor,
     alpha: float,
     beta: float,
     root: bool,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None] | None:
-    """Gradients with respect to P and Q of a loss with gradient g in a value of `pencil`.
+    """Gradients with respect to P and Q of order n of a loss with gradient g in `pencil`.
 
-    `of` are value, logs and vectors of it. None where g is no plain tensor.
+    `of` is what `pencil` gave for it. None where they are asked for with a derivative of
+    their own, or g is no plain tensor.
     """
+    if len(of) == 1:
+        if native_goes_on(g) and native.is_packed(of[0]):
+            return native.pencil_vjp(of[0], g, n, alpha, beta, root, wanted)
+        return None
     value, logs, U = of
-    if _triton_takes(U.shape[-1], gpu.LIMIT, U, logs, g):
-        weights = alpha * logs + beta * logs.sum(-1, keepdim=True)
-        # The root has derivative 0 at 0.
-        zero = value == 0
-        factor = torch.where(zero, 0, g / torch.where(zero, 1, value)) if root else 2 * g
-        return gpu.operators().pencil_vjp(factor[..., None] * weights, logs, U, wanted)
-    if is_plain(g) and native.available():
-        return native.pencil_vjp(of, g, alpha=alpha, beta=beta, root=root, wanted=wanted)
-    return None
+    if torch.is_grad_enabled() or transformed() or not triton_takes(n, gpu.LIMIT, U, logs, g):
+        return None
+    weights = alpha * logs + beta * logs.sum(-1, keepdim=True)
+    # The root has derivative 0 at 0.
+    zero = value == 0
+    factor = torch.where(zero, 0, g / torch.where(zero, 1, value)) if root else 2 * g
+    return gpu.operators().pencil_vjp(factor[..., None] * weights, logs, U, wanted)
+
+
+def karcher_mean(
+    X: Tensor,
+    weights: Tensor,
+    start: Tensor,
+    tol: float,
+    max_iter: int,
+    step: float | None,
+) -> native.Means | None:
+    """Karcher means of X (*batch, b, n, n) from a start, natively or not at all.
+
+    None as well where there is something to be worded, and where b does not fill the lanes that
+    the library would give it. Of constants: it has no derivative.
+    """
+    if needs_rule(X, weights, start) or not native_takes(SPECTRAL, X, weights, start):
+        return None
+    if start.ndim > 2 and start.numel() and X.shape[-3] < 2 * native.WIDEST:
+        return None
+    found = native.karcher_mean(X, weights, start, tol, max_iter, step)
+    return None if found.found else found
 
 
 def leading_triple(A: Tensor, iters: int, tol: float) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -574,21 +416,16 @@ def leading_triple(A: Tensor, iters: int, tol: float) -> tuple[Tensor, Tensor, T
 
     As `subspace.leading_eigenvector` of the Gram matrix of the smaller side.
     """
-    if not _triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
+    if not triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
         return None
-    return _kernel("leading_triple", A)(A, iters, tol)
+    return kernel("leading_triple", A)(A, iters, tol)
 
 
 def without_leading_triple(A: Tensor, iters: int, tol: float) -> Tensor | None:
     """A - s u v^T by a kernel, or None."""
-    if not _triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
+    if not triton_takes(min(A.shape[-2:]), gpu.RANK_ONE_LIMIT, A):
         return None
-    return _kernel("without_leading_triple", A)(A, iters, tol)
-
-
-def prefers_kernels() -> bool:
-    """Whether the caller asked for the Triton kernels, as in their interpreter on the CPU."""
-    return _choice.get() == "triton"
+    return kernel("without_leading_triple", A)(A, iters, tol)
 
 
 def reflections(V: Tensor, X: Tensor, adjoint: bool) -> Tensor | None:
@@ -596,6 +433,6 @@ def reflections(V: Tensor, X: Tensor, adjoint: bool) -> Tensor | None:
 
     The reflectors are the columns of V, of any length.
     """
-    if V.numel() == 0 or not _triton_takes(V.shape[-2], gpu.LIMIT, X, V):
+    if V.numel() == 0 or not triton_takes(V.shape[-2], gpu.LIMIT, X, V):
         return None
-    return _kernel("householder", X)(V, X, adjoint)
+    return kernel("householder", X)(V, X, adjoint)

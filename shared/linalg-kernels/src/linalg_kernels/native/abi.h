@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 6
+#define LK_ABI_VERSION 7
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -48,6 +48,15 @@ LK_API const char* lk_available_isas(void);
 /* Choose one by name; LK_ERROR_ISA if it is not available. */
 LK_API int32_t lk_select_isa(const char* name);
 
+/* Matrices that one block of the instruction set in use holds. */
+LK_API int32_t lk_lanes(int32_t dtype);
+
+/* What a forward pass leaves for its backward pass may lie as the library computes
+ * it, `packed`, which spares two transpositions: for each block of lk_lanes()
+ * matrices, element by element and of each element its lanes, the eigenvectors in
+ * n rows of n, or n + 1 where 4 divides n, and then n eigenvalues (of a pencil the
+ * logarithms of them). The blocks cover the batch; the memory is aligned to 64. */
+
 /* Functions of eigenvalues. LK_POWER takes its exponents from `table`, one a
  * matrix. LK_TABLE takes the values themselves: (batch, n) numbers f(w) where
  * values are asked for, (batch, n, n) divided differences for derivatives.
@@ -70,21 +79,23 @@ enum {
  * L A L^T for any L; matrix b belongs to factor b / L_repeat. With `sorted`
  * eigenvalues ascend, else they come in no order. With `accurate` the matrix
  * must be positive definite, and small eigenvalues are as accurate as large ones.
+ * `packed`, V and w once more, may be null.
  *
  * info: 0; -1 if the matrix holds NaN or Inf (w, V, F are then NaN); 1 + the
  * index of an eigenvalue that did not converge. */
 LK_API int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                            const void* A, const void* L, int64_t L_repeat, int32_t multiply,
                            int32_t kind, const void* table, double floor, int32_t sorted,
-                           int32_t accurate, void* w, void* V, void* F, int32_t* info,
-                           double tolerance, int32_t threads);
+                           int32_t accurate, void* w, void* V, void* F, void* packed,
+                           int32_t* info, double tolerance, int32_t threads);
 
 /* Daleckii-Krein: D = V (K o (V^T sym(E) V)) V^T, K_ij = f[w_i, w_j]. w may be
  * null for LK_TABLE. With `shared` there is one w and one V (and one table row
- * where f has a table of K, or one exponent). */
+ * where f has a table of K, or one exponent). `packed`, if not null, is in the
+ * place of w and V. */
 LK_API int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t shared, const void* w,
-                          const void* V, const void* E, int32_t kind, const void* table,
-                          double floor, void* D, int32_t threads);
+                          const void* V, const void* packed, const void* E, int32_t kind,
+                          const void* table, double floor, void* D, int32_t threads);
 
 /* gA = V (diag(gw) + sym(V^T gV / (w_j - w_i))) V^T, the adjoint of A -> (w, V);
  * 0 for 1 / (w_j - w_i) where |w_j - w_i| <= 8 eps max |w|. gw or gV may be null. */
@@ -143,25 +154,36 @@ LK_API int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void
  * positive definite P and Q. Of the batch, matrix b belongs to the matrix
  * b / P_repeat of P and b % Q_count of Q.
  *
- * logs: log w, in no order, exactly 0 where P and Q are equal. vectors: the
- * u, one a row. value: alpha sum(log w)^2 + beta (sum log w)^2, or with `root`
- * its square root. All may be null.
+ * packed: the u, one a row, and log w, in no order, exactly 0 where P and Q are
+ * equal. value: alpha sum(log w)^2 + beta (sum log w)^2, or with `root` its square
+ * root. Both may be null.
  *
  * What is not finite, not positive definite or did not converge gives NaN;
  * `tolerance` as above, for P and Q. */
 LK_API int32_t lk_pencil(int32_t dtype, int64_t batch, int32_t n, const void* P,
                          int64_t P_repeat, const void* Q, int64_t Q_count, double alpha,
-                         double beta, int32_t root, void* value, void* logs, void* vectors,
-                         double tolerance, int32_t threads);
+                         double beta, int32_t root, void* value, void* packed, double tolerance,
+                         int32_t threads);
 
 /* Gradients of a loss with gradient g (batch) in `value`, 0 where a root is 0:
  * sum_i s_i / w_i u_i u_i^T with respect to Q and -sum_i s_i u_i u_i^T with
  * respect to P, s_i the derivative with respect to log w_i. gP or gQ may be
  * null. */
 LK_API int32_t lk_pencil_adjoint(int32_t dtype, int64_t batch, int32_t n, double alpha,
-                                 double beta, int32_t root, const void* value, const void* logs,
-                                 const void* vectors, const void* g, void* gP, void* gQ,
-                                 int32_t threads);
+                                 double beta, int32_t root, const void* packed,
+                                 const void* g, void* gP, void* gQ, int32_t threads);
+
+/* Karcher means of `batch` sets of `count` positive definite matrices, X (batch,
+ * count, n, n), with weights (batch, count), or (count) for all sets, that sum to
+ * 1. M (batch, n, n) holds where to start and becomes the mean: where J, the
+ * weighted sum of log(B^-1 X B^-T), B B^T = M, has |J|_F <= tol sqrt(n), where that
+ * no longer falls, or after `most` steps. step: their length; 0 for one that fits.
+ * steps and residual (batch): how many, and the last |J|_F / sqrt(n). Gives up,
+ * and says what it found, at the first set in which there is something to tell. */
+LK_API int32_t lk_karcher(int32_t dtype, int64_t batch, int32_t n, int64_t count, const void* X,
+                          const void* weights, int32_t one_weighting, double tol, int32_t most,
+                          double step, void* M, int32_t* steps, double* residual,
+                          int32_t threads);
 
 #ifdef __cplusplus
 }

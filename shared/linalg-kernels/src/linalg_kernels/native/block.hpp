@@ -90,6 +90,19 @@ struct SharedLanes : Lanes<T> {
 constexpr int leading(int n) { return n % 4 == 0 ? n + 1 : n; }
 constexpr size_t matrix_vectors(int n) { return (size_t)n * leading(n); }
 
+// Where the eigenvectors (n rows, leading(n) apart) and eigenvalues of a block
+// lie that a forward pass left for its backward pass.
+template <class T>
+struct Packed {
+  Vec<T>*Z, *w;
+
+  Packed(const void* memory, int n, Lanes<T> lanes) {
+    const size_t vectors = matrix_vectors(n) + n;
+    Z = static_cast<Vec<T>*>(const_cast<void*>(memory)) + lanes.first / Lanes<T>::W * vectors;
+    w = Z + matrix_vectors(n);
+  }
+};
+
 // Walks over the elements of a rows x columns matrix in memory order and says
 // where each lies in a block.
 struct Walk {

@@ -1,12 +1,10 @@
 // The C interface: choose the instruction set, cut the batch into blocks, run.
-#include <atomic>
-#include <new>
+#include "run.hpp"
+
 #include <string>
 #include <vector>
 
 #include "abi.h"
-#include "kernels.hpp"
-#include "threads.hpp"
 
 namespace lk {
 
@@ -50,7 +48,10 @@ std::atomic<const Kernels*>& current() {
   return c;
 }
 
-// Memory that a thread keeps from call to call, aligned to a cache line.
+}  // namespace
+
+const Kernels* in_use() { return current().load(); }
+
 void* scratch(size_t bytes) {
   struct Buffer {
     void* memory = nullptr;
@@ -71,48 +72,6 @@ void* scratch(size_t bytes) {
   return buffer.memory;
 }
 
-template <class Args>
-struct Call {
-  const Args* args;
-  Kernel<Args> kernel;
-  size_t scratch_bytes;
-  int64_t blocks, chunk;  // ranges are counted in chunks of blocks
-  std::atomic<bool> out_of_memory{false};
-
-  static void range(void* self, int64_t first, int64_t last) {
-    Call& c = *static_cast<Call*>(self);
-    void* memory;
-    try {
-      memory = scratch(c.scratch_bytes);
-    } catch (const std::bad_alloc&) {
-      c.out_of_memory = true;
-      return;
-    }
-    last *= c.chunk;
-    c.kernel(*c.args, first * c.chunk, last < c.blocks ? last : c.blocks, memory);
-  }
-};
-
-template <class Args>
-int32_t run(int32_t dtype, const Args& args, Kernel<Args> TypedKernels::*member, int32_t threads,
-            bool grouped = false) {
-  if ((dtype != LK_FLOAT32 && dtype != LK_FLOAT64) || args.n < 1 || args.batch < 0)
-    return LK_ERROR_ARGUMENT;
-  const Kernels* table = current().load();
-  if (table == nullptr) return LK_ERROR_ISA;
-  if (args.batch == 0) return LK_OK;
-  const TypedKernels& typed = table->typed[dtype];
-  Call<Args> call;
-  call.args = &args;
-  call.kernel = typed.*member;
-  call.scratch_bytes = table->scratch_bytes(args.n);
-  call.blocks = (args.batch + typed.lanes - 1) / typed.lanes;
-  call.chunk = grouped && call.blocks >= 4 ? table->group(args.n) : 1;
-  parallel_for(threads, (call.blocks + call.chunk - 1) / call.chunk, Call<Args>::range, &call);
-  return call.out_of_memory ? LK_ERROR_MEMORY : LK_OK;
-}
-
-}  // namespace
 }  // namespace lk
 
 using namespace lk;
@@ -120,7 +79,7 @@ using namespace lk;
 int32_t lk_abi_version(void) { return LK_ABI_VERSION; }
 
 const char* lk_isa(void) {
-  const Kernels* table = current().load();
+  const Kernels* table = in_use();
   return table ? table->name : "";
 }
 
@@ -142,23 +101,31 @@ int32_t lk_select_isa(const char* name) {
   return LK_ERROR_ISA;
 }
 
+int32_t lk_lanes(int32_t dtype) {
+  const Kernels* table = in_use();
+  if (table == nullptr) return LK_ERROR_ISA;
+  return dtype == LK_FLOAT32 || dtype == LK_FLOAT64 ? table->typed[dtype].lanes
+                                                    : LK_ERROR_ARGUMENT;
+}
+
 int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     const void* L, int64_t L_repeat, int32_t multiply, int32_t kind,
                     const void* table, double floor, int32_t sorted, int32_t accurate, void* w,
-                    void* V, void* F, int32_t* info, double tolerance, int32_t threads) {
+                    void* V, void* F, void* packed, int32_t* info, double tolerance,
+                    int32_t threads) {
   int32_t found = LK_OK;
   if (L_repeat < 1) return LK_ERROR_ARGUMENT;
   SpectralArgs args{batch, n, symmetrize, A, L, L_repeat, multiply, {kind, table, floor},
-                    sorted, w, V, F, info, tolerance, &found};
+                    sorted, w, V, F, packed, info, tolerance, &found};
   int32_t status = accurate ? run(dtype, args, &TypedKernels::accurate, threads)
                             : run(dtype, args, &TypedKernels::spectral, threads, true);
   return status < 0 ? status : found;
 }
 
 int32_t lk_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t shared, const void* w,
-                   const void* V, const void* E, int32_t kind, const void* table, double floor,
-                   void* D, int32_t threads) {
-  FrechetArgs args{batch, n, shared, w, V, E, {kind, table, floor}, D};
+                   const void* V, const void* packed, const void* E, int32_t kind,
+                   const void* table, double floor, void* D, int32_t threads) {
+  FrechetArgs args{batch, n, shared, w, V, packed, E, {kind, table, floor}, D};
   return run(dtype, args, &TypedKernels::frechet, threads);
 }
 
@@ -228,18 +195,18 @@ int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, in
 
 int32_t lk_pencil(int32_t dtype, int64_t batch, int32_t n, const void* P, int64_t P_repeat,
                   const void* Q, int64_t Q_count, double alpha, double beta, int32_t root,
-                  void* value, void* logs, void* vectors, double tolerance, int32_t threads) {
+                  void* value, void* packed, double tolerance, int32_t threads) {
   int32_t found = LK_OK;
   if (P_repeat < 1 || Q_count < 1) return LK_ERROR_ARGUMENT;
-  PencilArgs args{batch, n,     P,    P_repeat, Q,         Q_count, alpha,
-                  beta,  root,  value, logs,    vectors,   tolerance, &found};
+  PencilArgs args{batch, n,    P,     P_repeat, Q,         Q_count, alpha,
+                  beta,  root, value, packed,   tolerance, &found};
   int32_t status = run(dtype, args, &TypedKernels::pencil, threads, true);
   return status < 0 ? status : found;
 }
 
 int32_t lk_pencil_adjoint(int32_t dtype, int64_t batch, int32_t n, double alpha, double beta,
-                          int32_t root, const void* value, const void* logs, const void* vectors,
-                          const void* g, void* gP, void* gQ, int32_t threads) {
-  PencilAdjointArgs args{batch, n, alpha, beta, root, value, logs, vectors, g, gP, gQ};
+                          int32_t root, const void* packed, const void* g, void* gP, void* gQ,
+                          int32_t threads) {
+  PencilAdjointArgs args{batch, n, alpha, beta, root, packed, g, gP, gQ};
   return run(dtype, args, &TypedKernels::pencil_adjoint, threads);
 }

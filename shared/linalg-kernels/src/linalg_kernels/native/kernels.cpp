@@ -6,6 +6,7 @@
 #include "cholesky_chart.hpp"
 #include "eigh_adjoint.hpp"
 #include "jacobi.hpp"
+#include "karcher.hpp"
 #include "pencil.hpp"
 #include "spectral.hpp"
 #include "triangular.hpp"
@@ -58,7 +59,8 @@ constexpr TypedKernels typed_kernels() {
           cholesky_distance_adjoint_blocks<T>,
           congruence_blocks<T>,
           pencil_blocks<T>,
-          pencil_adjoint_blocks<T>};
+          pencil_adjoint_blocks<T>,
+          karcher_blocks<T>};
 }
 
 #define LK_STRING_(x) #x

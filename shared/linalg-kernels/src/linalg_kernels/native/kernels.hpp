@@ -45,6 +45,7 @@ struct SpectralArgs {
   void* w;
   void* V;
   void* F;
+  void* packed;   // see abi.h
   int32_t* info;  // 0; -1 for NaN or Inf in A; 1 + index of an eigenvalue that did not converge
   double tolerance;
   int32_t* found;  // what was found in some matrix
@@ -56,6 +57,7 @@ struct FrechetArgs {
   int32_t shared;  // one w and one V serve the whole batch
   const void* w;
   const void* V;
+  const void* packed;  // in the place of w and V, if not null
   const void* E;
   FunctionArgs f;
   void* D;
@@ -168,8 +170,7 @@ struct PencilArgs {
   double alpha, beta;
   int32_t root;
   void* value;
-  void* logs;
-  void* vectors;
+  void* packed;
   double tolerance;
   int32_t* found;
 };
@@ -179,13 +180,26 @@ struct PencilAdjointArgs {
   int32_t n;
   double alpha, beta;
   int32_t root;
-  const void* value;
-  const void* logs;
-  const void* vectors;
+  const void* packed;
   const void* g;
   void* gP;
   void* gQ;
 };
+
+// For each block the sums over its lanes' matrices that a step of the Karcher mean
+// needs: of weight log(C X C^T), lower triangle row by row, and of weight sqrt(1 + x^2)
+// with 2x the logarithm of the condition number.
+struct KarcherArgs {
+  int64_t batch;
+  int32_t n;
+  const void* X;
+  const void* C;  // (n, n)
+  const void* weights;
+  void* sums;     // karcher_sums(n) vectors a block
+  int32_t* found;
+};
+
+constexpr size_t karcher_sums(int n) { return (size_t)n * (n + 1) / 2 + 1; }
 
 // Work on the blocks [first, last), with `scratch` of at least
 // scratch_bytes(n), aligned to 64.
@@ -208,6 +222,7 @@ struct TypedKernels {
   Kernel<CongruenceArgs> congruence;
   Kernel<PencilArgs> pencil;
   Kernel<PencilAdjointArgs> pencil_adjoint;
+  Kernel<KarcherArgs> karcher;
 };
 
 struct Kernels {

@@ -78,6 +78,15 @@ static void moments(const Vec<T>* x, int n, Vec<T>& sum, Vec<T>& squares) {
   }
 }
 
+// alpha sum x^2 + beta (sum x)^2, or its root.
+template <class T>
+static Vec<T> sum_of_logs(const Vec<T>* x, int n, double alpha, double beta, bool root) {
+  Vec<T> sum, squares;
+  moments<T>(x, n, sum, squares);
+  Vec<T> value = fma(sum * sum, splat<T>((alpha + n * beta) / n), squares * splat<T>(alpha));
+  return root ? sqrt(value) : value;
+}
+
 template <class T>
 static void store_pencil(const PencilArgs& a, Lanes<T> lanes, Block<T>& b, Mask<T> same) {
   using V = Vec<T>;
@@ -92,18 +101,13 @@ static void store_pencil(const PencilArgs& a, Lanes<T> lanes, Block<T>& b, Mask<
   if (any((Mask<T>)(b.failed != 0))) tell(a.found, kNotConverged);
   Mask<T> bad = b.bad | (Mask<T>)(b.failed != 0);
   if (any(bad)) fill<T>(b.d, n, bad, not_a_number<T>());
-  if (a.value != nullptr) {
-    V sum, squares;
-    moments<T>(b.d, n, sum, squares);
-    V value = fma(sum * sum, splat<T>((a.alpha + n * a.beta) / n), squares * splat<T>(a.alpha));
-    store_lanes<T>(static_cast<T*>(a.value), lanes, a.root ? sqrt(value) : value);
-  }
-  if (a.logs != nullptr) store_row<T>(a.logs, n, lanes, b.d);
-  if (a.vectors != nullptr) {
+  if (a.value != nullptr)
+    store_lanes<T>(static_cast<T*>(a.value), lanes,
+                   sum_of_logs<T>(b.d, n, a.alpha, a.beta, a.root));
+  if (a.packed != nullptr) {
     invert_diagonal<T>(b.factor, n, b.work);
     backward_substitute<T>(b.factor, b.work, n, b.Z, 1, ld);
-    if (any(bad)) fill<T>(b.Z, n * ld, bad, not_a_number<T>());
-    store_square<T>(a.vectors, n, lanes, b.Z);
+    store_packed<T>(a.packed, n, lanes, b.Z, b.d);
   }
 }
 
@@ -111,7 +115,7 @@ template <class T>
 static void pencil_blocks(const PencilArgs& a, int64_t first, int64_t last, void* scratch) {
   Mask<T> same[2];
   pass_through<T>(
-      a.batch, a.n, a.vectors != nullptr, true, first, last, scratch,
+      a.batch, a.n, a.packed != nullptr, true, first, last, scratch,
       [&](Lanes<T> lanes, Block<T>& b) {
         load_pencil<T>(a, lanes, b, same[lanes.first / Lanes<T>::W % 2]);
       },
@@ -125,19 +129,16 @@ static void pencil_adjoint_blocks(const PencilAdjointArgs& a, int64_t first, int
                                   void* scratch) {
   using V = Vec<T>;
   const int n = a.n, ld = leading(n);
-  const int64_t nn = (int64_t)n * n;
-  V* U = static_cast<V*>(scratch);
-  V* X = U + matrix_vectors(n);
+  V* X = static_cast<V*>(scratch);
   V* Y = X + matrix_vectors(n);
-  V* logs = Y + matrix_vectors(n);
-  V* slope = logs + n;
+  V* slope = Y + matrix_vectors(n);
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
-    load_square<T>(a.vectors, nn, n, lanes, U);
-    load_row<T>(a.logs, n, lanes, logs);
+    const Packed<T> from(a.packed, n, lanes);
+    const V *U = from.Z, *logs = from.w;
     V g = load_lanes<T>(static_cast<const T*>(a.g), lanes);
     if (a.root) {
-      V value = load_lanes<T>(static_cast<const T*>(a.value), lanes);
+      V value = sum_of_logs<T>(logs, n, a.alpha, a.beta, true);
       g = select(value == V{}, V{}, g / value);
     } else {
       g = g * T(2);

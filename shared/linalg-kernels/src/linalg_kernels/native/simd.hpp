@@ -225,6 +225,23 @@ LK_INLINE f64v rsqrt(f64v x) {
 #endif
 }
 
+// a > b ? a : b and a < b ? a : b, which is b where one is NaN.
+#if defined(__AVX512F__)
+LK_INLINE f32v max(f32v a, f32v b) { return (f32v)_mm512_max_ps((__m512)a, (__m512)b); }
+LK_INLINE f64v max(f64v a, f64v b) { return (f64v)_mm512_max_pd((__m512d)a, (__m512d)b); }
+LK_INLINE f32v min(f32v a, f32v b) { return (f32v)_mm512_min_ps((__m512)a, (__m512)b); }
+LK_INLINE f64v min(f64v a, f64v b) { return (f64v)_mm512_min_pd((__m512d)a, (__m512d)b); }
+#elif defined(__AVX2__)
+LK_INLINE f32v max(f32v a, f32v b) { return (f32v)_mm256_max_ps((__m256)a, (__m256)b); }
+LK_INLINE f64v max(f64v a, f64v b) { return (f64v)_mm256_max_pd((__m256d)a, (__m256d)b); }
+LK_INLINE f32v min(f32v a, f32v b) { return (f32v)_mm256_min_ps((__m256)a, (__m256)b); }
+LK_INLINE f64v min(f64v a, f64v b) { return (f64v)_mm256_min_pd((__m256d)a, (__m256d)b); }
+#elif defined(__SSE2__)
+LK_INLINE f32v max(f32v a, f32v b) { return (f32v)_mm_max_ps((__m128)a, (__m128)b); }
+LK_INLINE f64v max(f64v a, f64v b) { return (f64v)_mm_max_pd((__m128d)a, (__m128d)b); }
+LK_INLINE f32v min(f32v a, f32v b) { return (f32v)_mm_min_ps((__m128)a, (__m128)b); }
+LK_INLINE f64v min(f64v a, f64v b) { return (f64v)_mm_min_pd((__m128d)a, (__m128d)b); }
+#else
 template <class V>
 LK_INLINE V max(V a, V b) {
   return a > b ? a : b;
@@ -233,6 +250,7 @@ template <class V>
 LK_INLINE V min(V a, V b) {
   return a < b ? a : b;
 }
+#endif
 
 }  // namespace LK_ISA
 }  // namespace lk

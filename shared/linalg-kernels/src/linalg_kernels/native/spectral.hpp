@@ -46,25 +46,33 @@ static void fold(Vec<T>* S, int n, bool symmetrize, Vec<T>& size, Vec<T>& differ
                  Vec<T>& finite) {
   using V = Vec<T>;
   const int ld = leading(n);
-  size = difference = finite = V{};
+  // Names of their own: what is passed by reference might lie in S.
+  V largest{}, apart{}, zero{}, other_zero{};
   for (int i = 0; i < n; ++i) {
-    for (int j = 0; j < i; ++j) {
-      V a = S[i * ld + j];
-      V magnitude = abs(a);
-      if (symmetrize) {
-        V b = S[j * ld + i], change = b - a;
-        S[i * ld + j] = fma(change, set(T(0.5)), a);
-        difference = max(abs(change), difference);
-        magnitude = max(abs(b), magnitude);
-        finite = fma(change, V{}, finite);
+    if (symmetrize) {
+      for (int j = 0; j < i; ++j) {
+        V a = S[i * ld + j], change = S[j * ld + i] - a;
+        V mean = fma(change, set(T(0.5)), a);
+        S[i * ld + j] = mean;
+        apart = max(abs(change), apart);
+        largest = max(abs(mean), largest);
+        zero = fma(change, V{}, zero);
+        other_zero = fma(mean, V{}, other_zero);
       }
-      finite = fma(a, V{}, finite);
-      size = max(magnitude, size);
+    } else {
+      for (int j = 0; j < i; ++j) {
+        V a = S[i * ld + j];
+        largest = max(abs(a), largest);
+        zero = fma(a, V{}, zero);
+      }
     }
     V a = S[i * ld + i];
-    finite = fma(a, V{}, finite);
-    size = max(abs(a), size);
+    zero = fma(a, V{}, zero);
+    largest = max(abs(a), largest);
   }
+  size = largest;
+  difference = apart;
+  finite = zero + other_zero;
 }
 
 // Tells of a matrix that is further from symmetric than it may be.
@@ -77,11 +85,14 @@ LK_INLINE void tell_asymmetry(int32_t* found, double tolerance, Vec<T> size, Vec
 template <class T>
 static void measure(const Vec<T>* S, int n, Vec<T>& size, Vec<T>& finite) {
   const int ld = leading(n);
+  Vec<T> largest = size, zero = finite;
   for (int i = 0; i < n; ++i)
     for (int j = 0; j <= i; ++j) {
-      finite = fma(S[i * ld + j], Vec<T>{}, finite);
-      size = max(abs(S[i * ld + j]), size);
+      zero = fma(S[i * ld + j], Vec<T>{}, zero);
+      largest = max(abs(S[i * ld + j]), largest);
     }
+  size = largest;
+  finite = zero;
 }
 
 // 2^-k and 2^k with 2^k near `size`, both normal numbers.
@@ -248,10 +259,24 @@ static void fill(Vec<T>* S, int size, Mask<T> where, Vec<T> x) {
 }
 
 template <class T>
+static void store_packed(void* memory, int n, Lanes<T> lanes, const Vec<T>* Z, const Vec<T>* w) {
+  const int ld = leading(n);
+  Packed<T> to(memory, n, lanes);
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < n; ++j) to.Z[i * ld + j] = Z[i * ld + j];
+    to.w[i] = w[i];
+  }
+}
+
+LK_INLINE bool wants_vectors(const SpectralArgs& a) {
+  return a.V != nullptr || a.F != nullptr || a.packed != nullptr;
+}
+
+template <class T>
 static void store_eigensystem(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b) {
   const int n = a.n, ld = leading(n);
   for (int i = 0; i < n; ++i) b.d[i] *= b.scale_back;
-  if (a.sorted) sort_eigenvalues<T>(b.d, a.V != nullptr || a.F != nullptr ? b.Z : nullptr, n);
+  if (a.sorted) sort_eigenvalues<T>(b.d, wants_vectors(a) ? b.Z : nullptr, n);
   const bool bad = any(b.bad);
   if (a.F != nullptr) {
     values<T>(a.f, lanes, n, b.d, b.e);
@@ -261,6 +286,7 @@ static void store_eigensystem(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b
   }
   if (bad) fill<T>(b.d, n, b.bad, not_a_number<T>());
   if (a.w != nullptr) store_row<T>(a.w, n, lanes, b.d);
+  if (a.packed != nullptr) store_packed<T>(a.packed, n, lanes, b.Z, b.d);
   if (a.V != nullptr) {
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < n; ++j) b.S[i * ld + j] = b.Z[j * ld + i];
@@ -346,7 +372,7 @@ static void pass_through(int64_t batch, int n, bool vectors, bool factor, int64_
 template <class T>
 static void spectral_blocks(const SpectralArgs& a, int64_t first, int64_t last, void* scratch) {
   pass_through<T>(
-      a.batch, a.n, a.V != nullptr || a.F != nullptr, false, first, last, scratch,
+      a.batch, a.n, wants_vectors(a), false, first, last, scratch,
       [&a](Lanes<T> lanes, Block<T>& b) { load_matrices<T>(a, lanes, b); },
       [&a](Lanes<T> lanes, Block<T>& b) { store_eigensystem<T>(a, lanes, b); });
 }
@@ -366,10 +392,21 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
   for (int64_t block = first; block < last; ++block) {
     Lanes<T> lanes(block, a.batch);
     load_square<T>(a.E, nn, n, lanes, X);
-    if (!shared || block == first) {
+    const V *values = w, *vectors = U;
+    if (a.packed != nullptr) {
+      Packed<T> from(a.packed, n, lanes);
+      values = from.w;
+      vectors = from.Z;
+    } else if (!shared || block == first) {
       load_square<T>(a.V, shared ? 0 : nn, n, lanes, U);
       if (a.w != nullptr)
         load_block<T>(static_cast<const T*>(a.w), shared ? 0 : n, 1, n, n, lanes, w);
+    }
+    // V and V^T; the packed eigenvectors are rows.
+    Operand<T> plain{vectors, ld, 1}, turned{vectors, 1, ld};
+    if (a.packed != nullptr) {
+      plain = {vectors, 1, ld};
+      turned = {vectors, ld, 1};
     }
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < i; ++j) {
@@ -378,12 +415,12 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
         X[i * ld + j] = x;
         X[j * ld + i] = x;
       }
-    product<T>(Y, n, {X, ld, 1}, {U, ld, 1}, false);  // E V
-    product<T>(X, n, {U, ld, 1}, {Y, ld, 1}, true);   // V^T E V
-    scale_by_differences<T>(a.f, lanes, shared, n, w, prepared, X, Y);
+    product<T>(Y, n, {X, ld, 1}, plain, false);  // E V
+    product<T>(X, n, plain, {Y, ld, 1}, true);   // V^T E V
+    scale_by_differences<T>(a.f, lanes, shared, n, values, prepared, X, Y);
     mirror<T>(X, n);
-    product<T>(Y, n, {X, ld, 1}, {U, 1, ld}, false);  // M V^T
-    product<T>(X, n, {U, 1, ld}, {Y, ld, 1}, true);   // V M V^T
+    product<T>(Y, n, {X, ld, 1}, turned, false);  // M V^T
+    product<T>(X, n, turned, {Y, ld, 1}, true);   // V M V^T
     mirror<T>(X, n);
     store_square<T>(a.D, n, lanes, X);
   }

@@ -266,8 +266,8 @@ def pencil(
     copied out.
     """
     batch = tuple(torch.broadcast_shapes(P.shape[:-2], Q.shape[:-2]))
-    P, repeat = native._repeats(P, batch)
-    Q, count = native._cycles(Q, batch)
+    P, repeat = native.library.repeats(P, batch)
+    Q, count = native.library.cycles(Q, batch)
     n = P.shape[-1]
     logs, found = _empty(P, (*batch, n)), _empty(P, batch, torch.int32)
     U = _empty(P, (*batch, n, n)) if vectors else None
