@@ -27,6 +27,22 @@ def test_greedy_tokens_are_the_most_likely_ones_given_those_before():
     assert ends.unique().numel() > 2
 
 
+def test_drawn_tokens_have_the_probabilities_of_the_model():
+    """Each number's token is the one in whose share of (0, 1) it falls, given those before."""
+    model = decoder()
+    z = torch.randn(60, 4, dtype=torch.float64)
+    uniform = torch.rand(60, 10, dtype=torch.float64)
+    for temperature in (1.0, 0.5):
+        ids = model.draw(z, uniform, temperature)
+        held = counted(ids)
+        assert not ids[~held].any()
+        p = (model.logits(z, ids) / temperature).softmax(-1)
+        end = p.cumsum(-1).gather(-1, ids[..., None])[..., 0]
+        begin = end - p.gather(-1, ids[..., None])[..., 0]
+        assert ((begin <= uniform + 1e-12) & (uniform <= end + 1e-12))[held].all()
+    assert torch.equal(model.draw(z, uniform, 1e-6), model.decode(z))
+
+
 def test_positions_see_only_what_stands_before_them():
     model = decoder()
     z = torch.randn(1, 4, dtype=torch.float64)

@@ -155,6 +155,23 @@ def test_training_mode_and_bad_codes_are_refused():
         model.decode_smiles(torch.zeros(2, 8))
 
 
+@pytest.mark.parametrize("state", [0, 16])
+def test_drawn_molecules_follow_row_and_seed(state):
+    model = small(state).eval()
+    every = model.sample_smiles(torch.arange(60), seed=3)
+    assert model.sample_smiles(torch.tensor([40, 7]), seed=3) == [every[40], every[7]]
+    assert model.sample_smiles(torch.arange(60), seed=4) != every
+    cold = model.sample_smiles(torch.arange(60), seed=3, temperature=1e-6)
+    assert cold == model.decode_smiles(model.sample_codes(torch.arange(60), seed=3)) != every
+    assert model.sample_smiles(torch.arange(0), seed=3) == []
+
+
+@pytest.mark.bad_input
+def test_drawing_needs_a_temperature():
+    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
+        small().eval().sample_smiles(torch.arange(2), seed=0, temperature=0.0)
+
+
 def test_codes_of_the_standard_prior_follow_row_and_seed():
     model = small()
     all_rows = model.sample_codes(torch.arange(100), seed=3)

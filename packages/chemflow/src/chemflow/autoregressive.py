@@ -4,9 +4,13 @@ A one-shot decoder draws positions independently of one another, so that a code 
 molecules decodes to a mixture of both strings. A recurrent one writes one of them.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from .draws import drawn
 
 END = 0
 """The padding token starts a string and ends it."""
@@ -44,13 +48,23 @@ class AutoregressiveDecoder(nn.Module):
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b d"]) -> Int64[Tensor, "b l"]:
         """Greedy: the most likely token, given those chosen before it; padding after the end."""
+        return self._write(z, lambda logits, i: logits.argmax(-1))  # noqa: ARG005
+
+    @torch.no_grad()
+    def draw(
+        self, z: Float[Tensor, "b d"], uniform: Float[Tensor, "b l"], temperature: float
+    ) -> Int64[Tensor, "b l"]:
+        """Tokens drawn one after another, each by one number of (0, 1)."""
+        return self._write(z, lambda logits, i: drawn(logits / temperature, uniform[:, i]))
+
+    def _write(self, z: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Int64[Tensor, "b l"]:
         condition, state = self.condition(z)[:, None], self._state(z)
         token = torch.full((len(z),), END, dtype=torch.int64, device=z.device)
         ended = torch.zeros(len(z), dtype=torch.bool, device=z.device)
         ids = torch.full((len(z), self.length), END, dtype=torch.int64, device=z.device)
         for i in range(self.length):
             output, state = self.recurrence(self.tokens(token)[:, None] + condition, state)
-            token = self.head(output[:, 0]).argmax(-1).masked_fill(ended, END)
+            token = choose(self.head(output[:, 0]), i).masked_fill(ended, END)
             ended |= token == END
             ids[:, i] = token
             if bool(ended.all()):

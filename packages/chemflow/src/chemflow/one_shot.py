@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .draws import drawn
+
 
 def encoder_layers(width: int, hidden: Sequence[int], latent: int) -> nn.Sequential:
     """Linear, Mish; (Linear, BatchNorm, Mish) ...; Linear to mean and log variance, 2 D numbers."""
@@ -49,6 +51,13 @@ class OneShotDecoder(nn.Sequential):
     def decode(self, z: Float[Tensor, "b d"]) -> Int64[Tensor, "b l"]:
         """The most likely token of each position."""
         return self(z).unflatten(-1, self.shape).argmax(-1)
+
+    @torch.no_grad()
+    def draw(
+        self, z: Float[Tensor, "b d"], uniform: Float[Tensor, "b l"], temperature: float
+    ) -> Int64[Tensor, "b l"]:
+        """A token for each position, by one number of (0, 1)."""
+        return drawn(self(z).unflatten(-1, self.shape) / temperature, uniform)
 
     def probabilities(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b l v"]:
         """Of each token at each position; differentiable in z."""

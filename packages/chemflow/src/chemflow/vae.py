@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveDecoder
 from .checkpoint import read_checkpoint, write_checkpoint
+from .draws import uniform_rows
 from .molecules import to_selfies
 from .one_shot import OneShotDecoder, encoder_layers
 from .prior import LatentPrior, standard_sample
@@ -22,6 +23,8 @@ from .vocabulary import Vocabulary
 
 FORMAT = "chemflow vae 1"
 FILE = "model.safetensors"
+_TOKENS = 5
+"""Purpose of the draws of tokens."""
 Preset = Literal["tiny", "paper", "ar"]
 
 
@@ -157,6 +160,31 @@ class MoleculeVAE(nn.Module):
         if self.prior is not None:
             return self.prior.sample(rows, seed)
         return standard_sample(rows, self.latent_size, seed).to(self.embedding.weight)
+
+    @torch.no_grad()
+    def sample_smiles(
+        self, rows: Int64[Tensor, " b"], seed: int, temperature: float = 1.0
+    ) -> list[str]:
+        """Molecules drawn from the model: a code for each row, then tokens given the code.
+
+        The draws depend on the row and the seed alone. Below a temperature of 1 likely tokens are
+        preferred; `decode_smiles(sample_codes(rows, seed))` is the limit 0, which for a recurrent
+        decoder is not a sample of p(x | z) but its most likely continuation at every token.
+        "" where there is no molecule. Raises ValueError unless temperature > 0.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        self._check_mode()
+        ids = [
+            self.decoder.draw(
+                self.sample_codes(some, seed),
+                uniform_rows(seed, some, self.config.length, purpose=_TOKENS),
+                temperature,
+            )
+            for some in rows.split(1024)
+            if len(some)
+        ]
+        return self.vocabulary.decode(torch.cat(ids).cpu().numpy()) if ids else []
 
     @torch.no_grad()
     def encode_ids(self, ids: Int64[Tensor, "b l"]) -> Float[Tensor, "b d"]:

@@ -187,7 +187,12 @@ def samples(trial: Trial, tiny: MoleculeVAE, data: Molecules, scorer: Scorer) ->
             p["prior_width"], bar(trial, (0.9, 0.95), f"prior of {name}"), preset=name,
             epochs=p["epochs"] if name == "tiny" else p["ar_epochs"], held=p["held"],
         )  # fmt: skip
-        drawn = learned.decode_smiles(learned.sample_codes(rows, 6000 + trial.seed))
+        seed = 6000 + trial.seed
+        likely = learned.decode_smiles(learned.sample_codes(rows, seed))
+        yield from judged(
+            f"{name}, learned prior, likeliest tokens", likely, reference, expected, scorer, train
+        )
+        drawn = learned.sample_smiles(rows, seed)
         yield from judged(f"{name}, learned prior", drawn, reference, expected, scorer, train)
 
 
