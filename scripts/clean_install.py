@@ -5,7 +5,8 @@
 
 Each environment gets one member's wheel with only its declared dependencies, at the versions of
 `uv.lock`. There the package must import (at most 0.3 s beyond torch), the first Python example of
-its README must run, its commands must answer `--help`, and no experiment data may have come along.
+its README must run, its commands must answer `--help` (or say which extra
+they need), and no experiment data may have come along.
 Then its extras are added, and what it offers through entry points must load.
 """
 
@@ -131,7 +132,10 @@ def clean_install(
         script.write_text(example, "utf-8")
         run(environment.interpreter(script), cwd=work)
     for command in member.commands:
-        run([environment.command(command), "--help"], cwd=work)
+        # A command may need an extra, and then says which.
+        said = run([environment.command(command), "--help"], cwd=work, accept=(0, 1, 2))
+        if said.returncode and f"pip install '{member.name}[" not in said.stdout + said.stderr:
+            raise ToolError(f"{command} --help: {said.stdout}{said.stderr}".rstrip())
     experiments = []
     if member.extras:
         requirement = f"{member.name}[{','.join(member.extras)}]=={member.version}"
@@ -139,6 +143,8 @@ def clean_install(
         _check_installed(environment.installed(), dist)
         load = environment.interpreter("-c", _LOAD_ENTRY_POINTS, member.name)
         experiments = run(load, cwd=work, echo=False).stdout.split()
+        for command in member.commands:
+            run([environment.command(command), "--help"], cwd=work)
     environment.remove()
     return CleanInstall(
         package=member.name,

@@ -5,13 +5,7 @@ from collections.abc import Sequence
 from eigenworks.experiment import Figure
 from eigenworks.summary import Measured, Result, Verdict
 
-ORDER: tuple[Verdict, ...] = (
-    "quick: not a claim",
-    "holds",
-    "does not hold",
-    "undecided",
-    "not comparable",
-)
+ORDER: tuple[Verdict, ...] = ("holds", "does not hold", "undecided", "not comparable")
 
 
 def headline(result: Result) -> Measured | None:
@@ -26,9 +20,9 @@ def headline(result: Result) -> Measured | None:
 
 
 def tally(result: Result) -> list[tuple[Verdict, int]]:
-    """How many rows have which verdict; a quick result has one, that it is not a claim."""
+    """How many rows of a full result have which verdict, those beside figures that is."""
     if result.size == "quick":
-        return [("quick: not a claim", 1)] if result.measured else []
+        return []
     counts = {word: sum(row.verdict == word for row in result.measured) for word in ORDER}
     return [(word, count) for word, count in counts.items() if count]
 

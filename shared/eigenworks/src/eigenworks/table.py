@@ -9,7 +9,7 @@ from rich.table import Table
 
 from eigenworks.experiment import Experiment
 from eigenworks.formatting import duration, measured, published
-from eigenworks.headline import by_package, figures_beside, headline, kind, tally
+from eigenworks.headline import by_package, figures_beside, headline, kind
 from eigenworks.summary import QUICK, Measured, Result, folded
 
 NARROW = 110
@@ -85,15 +85,11 @@ def _headline_cells(result: Result) -> tuple[str, str, str, str]:
     took = duration(result.seconds) if result.seconds else "–"
     style = STYLES[result.status]
     state = [] if result.status == "done" else [f"[{style}]{result.status}[/{style}]"]
-    verdicts = [
-        f"[{VERDICTS.get(word, 'dim')}]{'quick' if word == QUICK else word}"
-        f"{f': {count}' if count > 1 else ''}[/]"
-        for word, count in tally(result)
-    ]
-    verdict = "\n".join([*state, *verdicts])
     row = headline(result)
     if row is None:
-        return "", "", verdict, took
+        return "", "", "\n".join(state), took
+    word = "quick" if row.verdict == QUICK else row.verdict or "no figure"
+    verdict = "\n".join([*state, f"[{VERDICTS.get(word, 'dim')}]{word}[/]"])
     shown = measured(row.mean, row.interval, row.unit, figures_beside(result, row))
     what = f"[dim]{escape(row.label)}, {escape(row.metric)}[/dim]"
     figures = "\n".join(escape(published(figure, row.unit)) for figure in row.figures)
