@@ -12,6 +12,7 @@ from asvd.perplexity import perplexity, windows
 from asvd.pipeline import Point, compress, probe, sweep
 from asvd.quantize import Quantized, quantize, quantize_factors
 from asvd.report import CompressionReport, LayerReport, report
+from asvd.roll_call import LostProcessError
 from asvd.search import RankList
 from asvd.spill import StaleRunError
 from asvd.statistics import GradientMoments, InputMoments, NonFiniteActivationError, scaling
@@ -24,6 +25,7 @@ __all__ = [
     "GradientMoments",
     "InputMoments",
     "LayerReport",
+    "LostProcessError",
     "LowRankCache",
     "LowRankLinear",
     "NonFiniteActivationError",

@@ -87,16 +87,26 @@ def compress(
     Work in progress is kept in OUT/.asvd-run and removed at the end; the same command goes on
     from it after an interruption.
     """
-    import shutil
-
     import torch
 
     import asvd
     from asvd import draw
+    from asvd.publish import Place, state_of
 
     torch.set_num_threads(threads)
-    if out.exists() and any(path.name != ".asvd-run" for path in out.iterdir()):
-        raise ValueError(f"OUT must be an empty folder or a new one, got {out}")
+    console = _console()
+    how: dict[str, Any] = {
+        "ratio": ratio, "perplexity_budget": perplexity, "kv_ratio": kv_ratio, "method": method,
+        "allocation": allocation, "alpha": alpha, "align": align, "layers": layers,
+        "skip": skip or (),
+    }  # fmt: skip
+    files = [state_of(path) for path in (model, text) if path is not None and path.exists()]
+    place = Place(out, {**how, "bits": bits, "samples": samples, "length": length, "files": files})
+    place.check()
+    if place.ready and not dry_run:
+        place.publish()
+        _told(out, console)
+        return
     network: Any
     network, tokenizer = asvd.load(model)
     ids = _tokens(text, tokenizer)
@@ -104,7 +114,6 @@ def compress(
     chosen = asvd.linear_layers(network, layers, skip or ())
     weights = sum(p.numel() for layer in chosen.values() for p in layer.parameters() if p.ndim == 2)
     whole = sum(p.numel() for p in network.parameters())
-    console = _console()
     console.print(
         f"{len(chosen)} layers, {weights:,} of {whole:,} parameters; "
         f"{len(calibration)} sequences of {calibration.shape[1]} tokens"
@@ -113,25 +122,19 @@ def compress(
         _estimate(network, chosen, calibration, ratio, method, allocation, console)
         return
     with _progress(console) as tell:
-        asvd.compress(
-            network, calibration, ratio, method, perplexity_budget=perplexity, kv_ratio=kv_ratio,
-            allocation=allocation, alpha=alpha, align=align, layers=layers, skip=skip or (),
-            run_folder=out / ".asvd-run", progress=tell,
-        )  # fmt: skip
+        asvd.compress(network, calibration, run_folder=place.work, progress=tell, **how)
     if bits is not None:
         asvd.quantize_factors(network, bits)
-    found = asvd.report(network)
-    network.save_pretrained(out)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(out)
-    batches = [row[None] for row in calibration]
-    page = draw.write(out, found, {"calibration perplexity": asvd.perplexity(network, batches)})
-    shutil.rmtree(out / ".asvd-run", ignore_errors=True)
-    console.print(
-        f"kept {found.ratio:.4f} of the layers, {found.model_ratio:.4f} of the model; "
-        f"report: {page}",
-        soft_wrap=True,
-    )
+    figures = {
+        "calibration perplexity": asvd.perplexity(network, [row[None] for row in calibration])
+    }
+    with place.staging() as folder:
+        network.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        draw.write(folder, asvd.report(network), figures)
+    place.publish()
+    _told(out, console)
 
 
 @app.command("eval")
@@ -237,6 +240,17 @@ def report(folder: Annotated[Path, typer.Argument(help="A folder that `compress`
     )
     for name, value in data["figures"].items():
         console.print(f"{name} {value:.4f}")
+
+
+def _told(out: Path, console: Any) -> None:
+    from asvd import draw
+
+    found = draw.read(out)["report"]
+    console.print(
+        f"kept {found['ratio']:.4f} of the layers, {found['model_ratio']:.4f} of the model; "
+        f"report: {out / 'asvd_report.html'}",
+        soft_wrap=True,
+    )
 
 
 def _tokens(path: Path | None, tokenizer: Any) -> "Tensor":

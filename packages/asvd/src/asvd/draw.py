@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from asvd.report import CompressionReport
 from asvd.search import RankList
-from asvd.spill import write_json
+from asvd.spill import write_bytes, write_json
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
@@ -91,14 +91,14 @@ def _save(folder: Path, pictures: Mapping[str, tuple[str, bytes]]) -> dict[str, 
     """Writes asvd_NAME.png, and gives each as a data URL by its title."""
     urls = {}
     for name, (title, png) in pictures.items():
-        (folder / f"asvd_{name}.png").write_bytes(png)
+        write_bytes(folder / f"asvd_{name}.png", png)
         urls[title] = "data:image/png;base64," + base64.b64encode(png).decode()
     return urls
 
 
 def _page(path: Path, title: str, body: str, **values: Any) -> Path:
     template = Environment(autoescape=True).from_string(HEAD + body + "</body></html>\n")
-    path.write_text(template.render(title=title, **values), encoding="utf-8")
+    write_bytes(path, template.render(title=title, **values).encode())
     return path
 
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from asvd.blocks import Batch, Loss, causal_loss
 from asvd.decompose import Decomposition, Fuse
+from asvd.distributed import spread
 from asvd.job import AllocationName, Options, Progress, Target, opened, silent
 from asvd.layers import linear_layers
 from asvd.report import CompressionReport, attach, from_json
 from asvd.search import RATIOS, RankList
 from asvd.spectra import Method
-from asvd.spill import write_json
+from asvd.spill import write_bytes, write_json
 from asvd.statistics import Statistic
 
 ProbeMethod = Literal["svd", "asvd", "whiten"]
@@ -173,17 +174,17 @@ def sweep(
         files = {
             target: job.path / "points" / f"{_name(options, target)}.json" for target in targets
         }
-        if not all(file.is_file() for file in files.values()):
+        known = [_shared(file) for file in files.values()]
+        if not all(known):
             job.decompose(targets)
         points = []
         for target, file in files.items():
             assert target.ratio is not None
-            if not file.is_file():
+            if not known[len(points)]:
                 plan = job.plan(target)
                 with job.applied(plan):
                     found = job.report(plan, target)
                     value = evaluate(model)
-                file.parent.mkdir(exist_ok=True)
                 write_json(file, {"report": found.to_json(), "value": value})
             stored = json.loads(file.read_text(encoding="utf-8"))
             points.append(Point(target.ratio, from_json(stored["report"]), stored["value"]))
@@ -221,6 +222,12 @@ def probe(
     with opened(model, _batches(calibration), chosen, options, run_folder) as job:
         job.decompose([])
         return job.ranked()
+
+
+def _shared(file: Path) -> bool:
+    """Whether any process has the file; then all have it."""
+    file.parent.mkdir(exist_ok=True)
+    return spread(file.is_file(), file.read_bytes, lambda data: write_bytes(file, data))
 
 
 def _resolved(allocation: AllocationName, method: Method) -> AllocationName:

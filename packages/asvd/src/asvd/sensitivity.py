@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from asvd.decompose import Fuse, Spectrum, factors, pays, rank_for_ratio
-from asvd.distributed import processes, sum_scalars
+from asvd.distributed import processes, spread, sum_scalars
 from asvd.layers import factor, matrix, replace
 from asvd.search import Sensitivity
 
@@ -35,7 +35,11 @@ def perplexity_sensitivity(
         measure: The perplexity of the model as it is, of which only the named layer may differ
             from the dense one.
     """
+    # The first process keeps the log, and all must agree on what is left to be measured.
     known = _read(log)
+    told = [json.dumps([[*key, value] for key, value in known.items()]).encode()]
+    spread(processes()[0] == 0, lambda: told[0], told.append)
+    known = {(layer, rank): value for layer, rank, value in json.loads(told[-1])}
     probes = len(shapes) * len(ratios)
     base = None
     found: dict[str, dict[float, float]] = {}

@@ -42,7 +42,7 @@ def walk_through(
     last = max(walk.index(name) for name in names)
     for i in range(last + 1):
         inside = walk.layers(i, names)
-        if folder.has(f"block/{i}"):
+        if folder.shared(f"block/{i}"):
             _put_back(walk.model, folder.load(f"block/{i}"), inside, ranks)
         else:
             groups = _dense_inputs(walk, i, inside, folder)

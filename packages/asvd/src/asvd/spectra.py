@@ -87,7 +87,7 @@ class Spectra:
         """Moments of the output gradients of all blocks, last to first."""
         walk, folder = self._walk, self._folder
         for i in reversed(range(len(walk))):
-            if not folder.has(f"gradients/{i}"):
+            if not folder.shared(f"gradients/{i}"):
                 inside = walk.layers(i, self._names)
                 fisher = self._metric.statistic.startswith("fisher")
                 found = gradient_moments(walk, i, inside, self._loss, fisher)
@@ -102,7 +102,11 @@ class Spectra:
         walk = self._walk
         for i in range(len(walk)):
             inside = walk.layers(i, self._names)
-            missing = [name for name in inside if not self._is_kept(name, ranks[name])]
+            missing = [
+                name
+                for name in inside
+                if not self._folder.shared(f"spectrum/{name}", self._is_kept(name, ranks[name]))
+            ]
             if missing:
                 self._find(i, missing, ranks)
             for name in inside:

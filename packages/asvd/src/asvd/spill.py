@@ -10,9 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from asvd.distributed import spread
 
 MANIFEST = "manifest.json"
 FORMAT = "asvd run 1"
@@ -58,12 +62,15 @@ class Folder:
         """Writes the tensors; a reader sees all of them or the file that was there before."""
         path = self._file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{path.name}.partial")
         try:
             save_file({key: value.contiguous() for key, value in tensors.items()}, partial)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+        except SafetensorError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"{path} cannot be written: {error}") from error
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -71,6 +78,19 @@ class Folder:
     def load(self, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The tensors of the name. FileNotFoundError where there are none."""
         return load_file(self._file(name), str(device))
+
+    def shared(self, name: str, has: bool | None = None) -> bool:
+        """Whether any process has the name; then all have it from now on.
+
+        Args:
+            has: Whether this one has it as it is wanted; by default as `has` says.
+        """
+        has = self.has(name) if has is None else has
+        return spread(
+            has,
+            lambda: self._file(name).read_bytes(),
+            lambda data: self.save(name, safetensors.torch.load(data)),
+        )
 
     def remove(self, name: str) -> None:
         """Forgets the name, whether it is there or not."""
@@ -88,6 +108,8 @@ class Folder:
         return self.path / f"{name}.safetensors"
 
     def _ask(self, question: Mapping[str, Any]) -> None:
+        for partial in self.path.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
         path = self.path / MANIFEST
         asked = {"format": FORMAT, **json.loads(json.dumps(question))}
         if not path.is_file():
@@ -105,15 +127,18 @@ class Folder:
                 f"{self.path} was begun with another {', '.join(keys)}; choose another folder "
                 "or remove it"
             )
-        for partial in self.path.rglob(".*.partial"):
-            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all; one that was left half is overwritten."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_bytes(data)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 def write_checkpoint(
     path: Path, format: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Makes the folder where it has to.
+    """Makes the folder where it has to. Raises OSError where the file cannot be written.
 
     Args:
         path: The file.
@@ -32,8 +32,12 @@ def write_checkpoint(
     header = {"format": format, "about": json.dumps(about)}
     # Copies: tensors that share memory cannot be saved.
     held = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    save_file({name: tensor.contiguous() for name, tensor in held.items()}, part, header)
-    part.replace(path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in held.items()}, part, header)
+        part.replace(path)
+    except SafetensorError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_checkpoint(path: Path, format: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -104,8 +104,19 @@ class Docking:
 
     def _one(self, mol: Mol) -> float:
         smiles = Chem.MolToSmiles(mol)
+        path = self._path(smiles)
+        if path is not None and path.is_file():
+            return float(json.loads(path.read_text("utf-8"))["score"])
+        found = self._docked(smiles)
+        if path is not None and math.isfinite(found):
+            write_text(path, json.dumps({"score": found, "smiles": smiles}), shared=True)
+        return found
+
+    def _docked(self, smiles: str) -> float:
         try:
-            return self._kept_or_docked(smiles)
+            found = (self.engine or vina)(prepare(smiles, self.seed), self)
+            if not math.isfinite(found):
+                raise DockingError(f"the engine gave {found}")
         except ImportError:
             raise  # no failure of the molecule
         except Exception as error:
@@ -114,16 +125,6 @@ class Docking:
                 raise DockingError(told) from error
             warnings.warn(told, RuntimeWarning, stacklevel=2)
             return math.nan
-
-    def _kept_or_docked(self, smiles: str) -> float:
-        path = self._path(smiles)
-        if path is not None and path.is_file():
-            return float(json.loads(path.read_text("utf-8"))["score"])
-        found = (self.engine or vina)(prepare(smiles, self.seed), self)
-        if not math.isfinite(found):
-            raise DockingError(f"the engine gave {found}")
-        if path is not None:
-            write_text(path, json.dumps({"score": found, "smiles": smiles}))
         return found
 
     def _path(self, smiles: str) -> Path | None:

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Beside the place and then into it, so that nobody sees half a file."""
+def write_bytes(path: Path, data: bytes, shared: bool = False) -> None:
+    """Beside the place and then into it, so that nobody sees half a file.
+
+    What a killed process leaves beside it is overwritten by the next that writes the file;
+    unless it is `shared`, of several processes that may write it at the same time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
     try:
         with part.open("wb") as file:
             file.write(data)
@@ -23,9 +27,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, shared: bool = False) -> None:
     """`write_bytes` of UTF-8 with a line's end."""
-    write_bytes(path, (text if text.endswith("\n") else text + "\n").encode())
+    write_bytes(path, (text if text.endswith("\n") else text + "\n").encode(), shared)
 
 
 def _open(path: Path) -> io.BufferedReader:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .files import whole
 from .model import Config, FlowFactorVAE
 from .train import Trainer
 
@@ -24,9 +25,8 @@ def save_model(path: Path, model: FlowFactorVAE, config: Config, about: dict[str
         "about": json.dumps(about),
     }
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    part = path.with_name(path.name + ".part")
-    save_file(weights, part, header)
-    part.replace(path)
+    with whole(path) as part:
+        save_file(weights, part, header)
 
 
 def load_model(path: Path) -> tuple[FlowFactorVAE, Config, dict[str, Any]]:
@@ -53,9 +53,8 @@ def load_model(path: Path) -> tuple[FlowFactorVAE, Config, dict[str, Any]]:
 
 def save_run(path: Path, trainer: Trainer) -> None:
     """All that the rest of a run depends on; replaces the file in one step."""
-    part = path.with_name(path.name + ".part")
-    torch.save(trainer.state_dict(), part)
-    part.replace(path)
+    with whole(path) as part:
+        torch.save(trainer.state_dict(), part)
 
 
 def load_run(path: Path, trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .files import write_text
 from .pictures import as_data_url
 
 COLOURS = ("#0b6e99", "#b35900", "#6a737d", "#7b3fa0")
@@ -90,8 +91,8 @@ class Page:
     def write(self, path: Path) -> None:
         """The page, as UTF-8."""
         title = html.escape(self.title)
-        path.write_text(
+        write_text(
+            path,
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
             f"<style>{STYLE}</style><h1>{title}</h1>{''.join(self.parts)}</html>\n",
-            encoding="utf-8",
         )

@@ -7,7 +7,8 @@ triangle and halves its diagonal, the gradient is the symmetric part of L^-T Φ(
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import cholesky, errors, powm
+from linalg_kernels import cholesky_ex, errors, powm
+from linalg_kernels.transforms import inspect
 from torch import Tensor, nn
 
 from gcp_riemann import inputs
@@ -19,7 +20,9 @@ def _plain(S: Tensor, theta: float, shift: float, absolute_shift: float) -> Tens
     P = shifted((S + S.mT) / 2, shift, absolute_shift)
     if theta != 1:
         P = powm(P, theta, check=False, nonpos="raise", name="P")
-    L = cholesky(P, check=False, name="P")
+    L, info = cholesky_ex(P, name="P")
+    # Also on a GPU, where `cholesky(check=False)` waits for nothing and gives NaN.
+    inspect(info, lambda found: errors.check_info(found, "P"))
     lower = L.tril(-1)
     X = lower + lower.mT + torch.diag_embed(2 * L.diagonal(dim1=-2, dim2=-1).log())
     return X if theta == 1 else X / theta

@@ -129,10 +129,14 @@ def part_of(data: Any, rank: int, world: int) -> torch.utils.data.Subset:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a whole file or none."""
+    """Writes a whole file or none. Raises OSError where it cannot be written."""
     half = path.with_suffix(".part")
-    torch.save(state, half)
-    half.replace(path)
+    try:
+        torch.save(state, half)
+        half.replace(path)
+    except RuntimeError as error:
+        half.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def device_of(rank: int) -> torch.device:
@@ -226,7 +230,9 @@ def train(
             }
             save(checkpoint, state)
             lines = "".join(json.dumps(line) + "\n" for line in log)
-            (out / "log.jsonl").write_text(lines, "utf-8")
+            half = out / "log.part"
+            half.write_text(lines, "utf-8")
+            half.replace(out / "log.jsonl")
             print(json.dumps(entry), flush=True)
     return log
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from householder_gan.directions import DirectionSet
+from householder_gan.files import write_text
 from householder_gan.generators.protocol import Generator
 from householder_gan.pictures import data_uri, difference_map, grid, heat
 from householder_gan.response import Response
@@ -82,5 +83,5 @@ def browse(
         data=json.dumps(rows).replace("</", "<\\/"),
     )
     path = Path(path)
-    path.write_text(page, "utf-8")
+    write_text(path, page)
     return path

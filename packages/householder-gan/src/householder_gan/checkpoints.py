@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from householder_gan.files import whole
 from householder_gan.generators.dcgan import DCGAN
 from householder_gan.generators.resample import binomial_kernel
 from householder_gan.generators.stylegan2 import StyleGAN2
@@ -315,7 +316,8 @@ def save_generator(path: str | Path, generator: DCGAN | StyleGAN2 | StyleGAN3) -
         "projectors": projectors,
     }
     state = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
-    save_file(state, path, metadata={"householder-gan": json.dumps(held)})
+    with whole(path) as part:
+        save_file(state, part, metadata={"householder-gan": json.dumps(held)})
 
 
 def load_generator(path: str | Path) -> DCGAN | StyleGAN2 | StyleGAN3:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from householder_gan.files import whole, write_text
 from householder_gan.generators.protocol import Generator, draw
 from householder_gan.householderize import as_matrix, factors_of, isometry_of
 from householder_gan.layouts import Layers, find_sites, slot_of
@@ -95,9 +96,10 @@ class DirectionSet:
                     "labels": {str(j): text for j, text in sorted(one.labels.items())},
                 }
             )
-        save_file(tensors, path)
+        with whole(path) as part:
+            save_file(tensors, part)
         held = {"format": FORMAT, "layers": described}
-        path.with_suffix(".json").write_text(json.dumps(held, indent=1) + "\n", "utf-8")
+        write_text(path.with_suffix(".json"), json.dumps(held, indent=1) + "\n")
 
     def labelled(self, labels: Mapping[str, Mapping[str, str]]) -> "DirectionSet":
         """With the names that the browser saves: {layer: {number: name}}.

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from householder_gan.files import whole
 from householder_gan.generators.protocol import Generator, codes, device_of
 from householder_gan.householderize import WeightIsometry
 from householder_gan.penalties import hessian_penalty, path_lengths, r1_penalty
@@ -321,23 +322,19 @@ class FineTuner:
         """Everything that going on needs, written whole or not at all; by process 0 alone."""
         if _processes()[0]:
             return
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        torch.save(
-            {
-                "format": FORMAT,
-                "recipe": asdict(self.recipe),
-                "step": self.step_number,
-                "mean_path": self.mean_path,
-                "generator": self.generator.state_dict(),
-                "average": self.average.state_dict(),
-                "discriminator": self.discriminator.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "critic_optimizer": self.critic_optimizer.state_dict(),
-            },
-            part,
-        )
-        part.replace(path)
+        state = {
+            "format": FORMAT,
+            "recipe": asdict(self.recipe),
+            "step": self.step_number,
+            "mean_path": self.mean_path,
+            "generator": self.generator.state_dict(),
+            "average": self.average.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+        }
+        with whole(path) as part:
+            torch.save(state, part)
 
     def load(self, path: str | Path) -> None:
         """Go on from `save`. Raises ValueError for another file, recipe or network."""

@@ -8,16 +8,17 @@ functions; any other global is refused before it is called.
 
 import argparse
 import io
+import math
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
-from numpy._core import multiarray
 from torch import Tensor
 
 
@@ -61,8 +62,58 @@ class Persistent:
 class _Attributes(dict):
     """`dnnlib.EasyDict`: a dictionary whose entries were attributes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.update(state)
+
+
+class _Dtype:
+    """A type of numbers. A pickled `numpy.dtype` may claim that bytes are addresses."""
+
+    def __init__(self, code: Any, _align: Any = None, _copy: Any = None) -> None:
+        if not (isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code)):
+            raise RefusedPickleError(f"a dtype must be of numbers, got {_short(code)}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or any(part is not None for part in state[2:5]):
+            raise RefusedPickleError("a dtype must be without fields")
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array whose bytes are as many as its shape says."""
+
+    def __new__(cls, *_: Any) -> "_Array":
+        return super().__new__(cls, 0, np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, kind, fortran, data = state
+        if not isinstance(kind, _Dtype) or not isinstance(data, bytes):
+            raise RefusedPickleError("an array must be bytes of numbers")
+        if math.prod(shape) * kind.dtype.itemsize != len(data) or min(shape, default=0) < 0:
+            raise RefusedPickleError(f"an array of {_short(shape)} has {len(data)} bytes")
+        checked: Any = (1, shape, kind.dtype, bool(fortran), data)
+        super().__setstate__(checked)
+
+
+def _array(_kind: Any, _shape: Any, _code: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    if not isinstance(kind, _Dtype) or not isinstance(data, bytes):
+        raise RefusedPickleError("a number must be bytes with a dtype")
+    if len(data) != kind.dtype.itemsize:
+        raise RefusedPickleError(f"a {kind.dtype} has {len(data)} bytes")
+    return np.frombuffer(data, kind.dtype)[0]
+
+
+def _ordered(pairs: Any = ()) -> OrderedDict:
+    return OrderedDict((_key(key), value) for key, value in pairs)
 
 
 def _persistent(meta: Any) -> Persistent:
@@ -81,20 +132,44 @@ def _storage(data: Any) -> Any:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise RefusedPickleError(f"a tensor must be of a storage, got {type(storage).__name__}")
+    # A stride of 0 makes any size of a few bytes, which fills the memory when it is copied.
+    if math.prod(size) > storage._size():
+        raise RefusedPickleError(f"a tensor of {_short(size)} has {storage._size()} numbers")
+    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+
+
 def _parameter(data: Any, _requires_grad: Any, _hooks: Any) -> Tensor:
     if not isinstance(data, Tensor):
         raise RefusedPickleError(f"a parameter must be a tensor, got {type(data).__name__}")
     return data
 
 
+def _short(value: Any) -> str:
+    """For messages; a value out of a file may be of any length, and repeat itself endlessly."""
+    plain = isinstance(value, (str, int)) or (
+        isinstance(value, tuple) and all(isinstance(one, int) for one in value)
+    )
+    return repr(value)[:80] if plain else type(value).__name__
+
+
+def _key(key: Any) -> Any:
+    """Hashing a tuple of tuples of tuples … ends the process where they are deep enough."""
+    if not (key is None or isinstance(key, (str, int, bytes))):
+        raise RefusedPickleError(f"a key must be a name or a number, got {type(key).__name__}")
+    return key
+
+
 def _known() -> dict[tuple[str, str], Callable[..., Any]]:
     known: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("collections", "OrderedDict"): OrderedDict,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("collections", "OrderedDict"): _ordered,
         ("dnnlib.util", "EasyDict"): _Attributes,
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch.storage", "_load_from_bytes"): _storage,
         ("torch", "device"): torch.device,
@@ -102,12 +177,23 @@ def _known() -> dict[tuple[str, str], Callable[..., Any]]:
         ("argparse", "Namespace"): argparse.Namespace,
     }
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        known[module, "_reconstruct"] = multiarray._reconstruct
-        known[module, "scalar"] = multiarray.scalar
+        known[module, "_reconstruct"] = _array
+        known[module, "scalar"] = _scalar
     return known
 
 
-class _Unpickler(pickle.Unpickler):
+_STATEFUL = (_Array, _Dtype, _Attributes, OrderedDict, argparse.Namespace, Tensor)
+
+
+# In Python: the one in C makes room for any number that it reads.
+_InPython: Any = pickle._Unpickler
+
+
+class _Unpickler(_InPython):
+    """Refuses names that are not known, keys that are not plain, and states of what has none."""
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_InPython.dispatch)
+
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self._known = _known()
@@ -118,7 +204,37 @@ class _Unpickler(pickle.Unpickler):
         raise RefusedPickleError(f"asks for {module}.{name}, which is not read")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise RefusedPickleError(f"refers to {pid!r} outside the file")
+        raise RefusedPickleError(f"refers to {_short(pid)} outside the file")
+
+    def _checked_item(self) -> None:
+        _key(self.stack[-2])
+        self.load_setitem()
+
+    def _checked_items(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        self.load_setitems()
+
+    def _checked_dict(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        self.load_dict()
+
+    def _checked_build(self) -> None:
+        # Of a class or function it would change what later files are read with.
+        if not isinstance(self.stack[-2], _STATEFUL):
+            raise RefusedPickleError(f"gives a state to {type(self.stack[-2]).__name__}")
+        self.load_build()
+
+    def _refuse_set(self) -> None:
+        raise RefusedPickleError("holds a set, which no network needs")
+
+    dispatch[pickle.SETITEM[0]] = _checked_item
+    dispatch[pickle.SETITEMS[0]] = _checked_items
+    dispatch[pickle.DICT[0]] = _checked_dict
+    dispatch[pickle.BUILD[0]] = _checked_build
+    for _opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        dispatch[_opcode[0]] = _refuse_set
 
 
 def read_pickle(path: str | Path) -> dict[str, Persistent]:
@@ -129,7 +245,7 @@ def read_pickle(path: str | Path) -> dict[str, Persistent]:
     """
     with Path(path).open("rb") as file:
         try:
-            held = _Unpickler(file).load()
+            held = _Unpickler(io.BytesIO(file.read())).load()
         except RefusedPickleError as error:
             hint = ""
             if "dnnlib.tflib" in str(error):
@@ -137,7 +253,7 @@ def read_pickle(path: str | Path) -> dict[str, Persistent]:
             raise RefusedPickleError(f"{path}: {error}{hint}") from None
         except (
             pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError, IndexError,
-            RuntimeError, ValueError,
+            RuntimeError, ValueError, OverflowError, MemoryError, UnicodeError,
         ) as error:  # fmt: skip
             raise RefusedPickleError(f"{path}: not a pickle of networks: {error}") from error
     if not isinstance(held, Mapping):
@@ -146,5 +262,6 @@ def read_pickle(path: str | Path) -> dict[str, Persistent]:
         )
     found = {k: v for k, v in held.items() if isinstance(v, Persistent)}
     if not found:
-        raise RefusedPickleError(f"{path}: holds no network, only {sorted(map(str, held))}")
+        names = ", ".join(sorted(_short(key) for key in held)[:8])
+        raise RefusedPickleError(f"{path}: holds no network, only {names}")
     return found

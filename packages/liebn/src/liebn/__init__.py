@@ -12,12 +12,14 @@ from liebn.groups import (
     PowerCholeskyGroup,
     RotationGroup,
 )
+from liebn.roll_call import LostProcessError
 from liebn.schedule import MomentumSchedule, momenta
 from liebn.sync import SyncLieBatchNorm, convert_sync
 
 __all__ = [
     # layers
     "LieBatchNorm", "DomainLieBatchNorm", "SyncLieBatchNorm", "convert_sync",
+    "LostProcessError",
     # domains
     "refitting", "momenta", "MomentumSchedule",
     # groups

@@ -14,6 +14,7 @@ from liebn.batch_norm import LieBatchNorm
 from liebn.domain import DomainLieBatchNorm
 from liebn.group import LieGroup
 from liebn.pool import ChannelPool, Pool
+from liebn.roll_call import roll_call
 
 
 class _AllReduce(Function):
@@ -23,7 +24,8 @@ class _AllReduce(Function):
     def forward(ctx, T, group):
         ctx.group = group
         total = T.contiguous().clone()
-        dist.all_reduce(total, group=group)
+        with roll_call("statistics over processes", group):
+            dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
@@ -53,7 +55,8 @@ class SyncPool:
         found = T.new_empty(shape)
         if dist.get_rank(self.group) == self.source:
             found.copy_(self.local.first(T.detach()))
-        dist.broadcast(found, group=self.group, group_src=self.source)
+        with roll_call("statistics over processes", self.group):
+            dist.broadcast(found, group=self.group, group_src=self.source)
         return found
 
     def spread(self, T: Float[Tensor, "*sets a b"]) -> Float[Tensor, "..."]:
@@ -67,7 +70,8 @@ class SyncLieBatchNorm(LieBatchNorm):
     Batches may differ in size, and all but one may be empty. Arguments: those of
     `LieBatchNorm`, and `process_group` (None: all processes). Outputs, running statistics and
     gradients of the input are those of one process on the joined batch. Where
-    torch.distributed is not initialised, and in eval mode, it is a `LieBatchNorm`.
+    torch.distributed is not initialised, and in eval mode, it is a `LieBatchNorm`. Where a
+    process dies or stalls, the others end with LostProcessError, which names it.
     """
 
     def __init__(
@@ -96,7 +100,8 @@ class SyncLieBatchNorm(LieBatchNorm):
         dims = self.pooled_dims(X)
         mine = torch.tensor([math.prod(X.shape[dim] for dim in dims)], device=X.device)
         counts = [torch.empty_like(mine) for _ in range(dist.get_world_size(self.process_group))]
-        dist.all_gather(counts, mine, group=self.process_group)
+        with roll_call("batch sizes of the processes", self.process_group):
+            dist.all_gather(counts, mine, group=self.process_group)
         sizes = [int(count) for count in counts]
         total = sum(sizes)
         if total < 2:

@@ -14,6 +14,7 @@ from rankfeat.removal import (
     remove_weight,
     standardize,
 )
+from rankfeat.roll_call import LostProcessError
 from rankfeat.scores import MSP, Energy, MaxLogit
 from rankfeat.streaming import ScoreCounter
 from rankfeat.suggest import Suggestion, singular_values, suggest_layers
@@ -32,5 +33,5 @@ __all__ = [
     "auroc", "fpr95", "aupr", "Convention", "PAPER", "OPENOOD", "ScoreCounter",
     # on data
     "suggest_layers", "Suggestion", "singular_values",
-    "evaluate", "Evaluation", "shard", "check_drift", "Drift",
+    "evaluate", "Evaluation", "shard", "LostProcessError", "check_drift", "Drift",
 ]  # fmt: skip

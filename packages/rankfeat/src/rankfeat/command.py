@@ -12,6 +12,7 @@ from rich.console import Console
 from rankfeat.baselines import ASH, KNN, LogitDetector, ReAct, ViM
 from rankfeat.detector import Detector
 from rankfeat.evaluate import evaluate as evaluate_detectors
+from rankfeat.files import write_text
 from rankfeat.protocols import PROTOCOLS, Protocol
 from rankfeat.rank_feat import RankFeat
 from rankfeat.rank_weight import RankWeight
@@ -174,7 +175,7 @@ def score_images(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_text(out, text)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankfeat.calibration import Calibration, fingerprint
+from rankfeat.files import whole
 from rankfeat.hooks import Hooks
 
 _FORMAT = "rankfeat-1"
@@ -191,7 +192,8 @@ class ModelDetector(nn.Module):
         }
         tensors = {name: getattr(self, name).contiguous() for name in self.STATISTICS}
         tensors["id_scores"] = calibration.id_scores.contiguous()
-        save_file(tensors, str(path), header)
+        with whole(path) as part:
+            save_file(tensors, str(part), header)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> Any:

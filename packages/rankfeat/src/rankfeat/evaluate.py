@@ -14,6 +14,7 @@ from rankfeat.bootstrap import Interval, interval, resample
 from rankfeat.calibration import fingerprint
 from rankfeat.detector import Detector, ModelDetector, inputs_of
 from rankfeat.metrics import OPENOOD, PAPER, Convention, Counts, counted
+from rankfeat.roll_call import roll_call
 
 FIGURES = ("fpr95", "auroc", "aupr_in", "aupr_out")
 CONVENTIONS = (PAPER, OPENOOD)
@@ -138,6 +139,7 @@ def evaluate(
     Raises:
         ValueError: No detector; no ID or OOD set, or an empty one; a name is taken twice; a score
             is NaN.
+        LostProcessError: Another process died or stalled; it is named.
     """
     named = detectors if isinstance(detectors, Mapping) else {type(detectors).__name__: detectors}
     if not named:
@@ -259,9 +261,10 @@ def _scores(
     joined = {one: torch.cat([torch.zeros(0, dtype=torch.double), *parts])
               for one, parts in found.items()}  # fmt: skip
     if process_group is not None:
-        joined = {one: _gathered(scores, process_group) for one, scores in joined.items()}
-        for count in hits.values():
-            dist.all_reduce(count, group=process_group)
+        with roll_call(f"scores of {name}", process_group):
+            joined = {one: _gathered(scores, process_group) for one, scores in joined.items()}
+            for count in hits.values():
+                dist.all_reduce(count, group=process_group)
     for one, scores in joined.items():
         if len(scores) == 0:
             raise ValueError(f"the set {name} has no samples for {one}: both ID and OOD are needed")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from rankfeat.evaluate import CONVENTIONS, FIGURES, Evaluation, Row
+from rankfeat.files import whole, write_text
 
 _TITLES = {"fpr95": "FPR95 ↓", "auroc": "AUROC ↑", "aupr_in": "AUPR-in ↑", "aupr_out": "AUPR-out ↑"}
 
@@ -136,9 +137,10 @@ def write(evaluation: Evaluation, path: str | Path) -> None:
     """Write by the ending of the path: .csv, .json, .html, .txt, or .pt with all scores."""
     path = Path(path)
     if path.suffix == ".pt":
-        torch.save({"id": dict(evaluation.id_scores), "ood": dict(evaluation.ood_scores)}, path)
+        with whole(path) as part:
+            torch.save({"id": dict(evaluation.id_scores), "ood": dict(evaluation.ood_scores)}, part)
         return
     formats = {".csv": to_csv, ".json": to_json, ".html": to_html, ".txt": to_text}
     if path.suffix not in formats:
         raise ValueError(f"path must end in {', '.join(formats)} or .pt, got {path.name!r}")
-    path.write_text(formats[path.suffix](evaluation), encoding="utf-8")
+    write_text(path, formats[path.suffix](evaluation))

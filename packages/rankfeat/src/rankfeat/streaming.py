@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rankfeat.metrics import Counts
+from rankfeat.roll_call import roll_call
 
 _BITS = 20
 
@@ -40,8 +41,9 @@ class ScoreCounter:
         self._counts += other._counts
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Add up the counts of all processes, in each."""
-        dist.all_reduce(self._counts, group=group)
+        """Add up the counts of all processes, in each. LostProcessError names one that died."""
+        with roll_call("counts of scores", group):
+            dist.all_reduce(self._counts, group=group)
 
     def counts(self) -> Counts:
         """ID and OOD samples at each rounded score, the largest first. ValueError without one."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from linalg_kernels import (
-    cholesky,
     daleckii_krein,
     expm,
     karcher_mean,
@@ -35,7 +34,7 @@ def _symmetric(A: Tensor) -> Tensor:
 
 
 def _factor(X: Tensor) -> Tensor:
-    return cholesky(X, check=False, name="P")
+    return inputs.factor(X, "P")
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class SmallPowerGeometry(Geometry):
 
     def _factor(self, B: Tensor) -> Tensor:
         identity = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
-        return cholesky(identity + self.theta * B, check=False, name="P")
+        return inputs.factor(identity + self.theta * B, "P")
 
     def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
         L = self._factor(X)

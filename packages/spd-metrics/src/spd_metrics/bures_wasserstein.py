@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from linalg_kernels import cholesky, eigvalsh, lyapunov, sqrtm, sylvester, wasserstein_mean
+from linalg_kernels import eigvalsh, lyapunov, sqrtm, sylvester, wasserstein_mean
 from torch import Tensor
 
 from spd_metrics import inputs, pole_ladder
@@ -47,7 +47,7 @@ class BuresWassersteinGeometry(Geometry):
 
     def _lift(self, C: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         """L and F: the geodesic from C to B is L + t s F, squared."""
-        L = cholesky(self._point(C), check=False, name="P")
+        L = inputs.factor(self._point(C), "P")
         # Rounding may take the smallest eigenvalues of L^T Y L below 0.
         seen = L.mT @ self._point(B) @ L
         R = sqrtm(seen, nonpos="clamp", eps=0.0, check=False)

@@ -228,7 +228,7 @@ class SmallCholeskyLog:
         identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
         if self.theta == 0:
             return _SmallLocal(identity.expand(P.shape), half_lower(P))
-        L = cholesky(identity + self.theta * P, check=False, name=name)
+        L = inputs.factor(identity + self.theta * P, name)
         K = (L - identity) / self.theta
         # K has lost what θ has taken off its digits, and one Newton step on the equation
         # K + K^T + θ K K^T = B brings them back. Derivatives through L are exact already.

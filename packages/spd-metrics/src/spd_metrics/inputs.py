@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import cholesky, errors
+from linalg_kernels import cholesky, cholesky_ex, errors
 from linalg_kernels.transforms import inspect, read
 from torch import Tensor
 
@@ -94,6 +94,19 @@ def cholesky_point(L: Float[Tensor, "*batch n n"], name: str) -> Float[Tensor, "
             )
 
     return inspect(L, look).tril()
+
+
+def factor(P: Float[Tensor, "*batch n n"], name: str) -> Float[Tensor, "*batch n n"]:
+    """The Cholesky factor of a point that is known to be finite and symmetric.
+
+    Raises LinAlgError naming the element that is not positive definite, on a GPU too, where
+    `cholesky(check=False)` would give NaN.
+    """
+    if P.is_cpu or not errors.can_read(P):
+        return cholesky(P, check=False, name=name)
+    L, info = cholesky_ex(P, name=name)
+    inspect(info, lambda found: errors.check_info(found, name))
+    return L
 
 
 def time(P: Tensor, t: Tensor | float, name: str = "t") -> Tensor | float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from linalg_kernels import cholesky, eigvalsh, triangular_congruence
+from linalg_kernels import eigvalsh, triangular_congruence
 from torch import Tensor
 
 from spd_metrics import inputs
@@ -28,7 +28,7 @@ class Cone(Euclidean):
             return super().exp_domain(X, V)
         identity = torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
         inside = self.slope * X + (1 - self.origin) * identity
-        L = cholesky(inside, check=False, name="P")
+        L = inputs.factor(inside, "P")
         w = eigvalsh(self.slope * triangular_congruence(L, V), check=False)
         return time_to_zero(w.amin(-1))
 

@@ -32,8 +32,12 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of torch and the BLAS
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script: a disk that cannot be written to is one sentence."""
+    try:
+        app()
+    except OSError as error:
+        typer.echo(f"eigenworks: {error}", err=True)
+        raise SystemExit(1) from error
 
 
 @app.command("list")

@@ -1,5 +1,6 @@
 """One `eigenworks run`: which tasks there are, which are kept, and what came of all of them."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from eigenworks.run import (
     tasks_stored,
     work,
 )
-from eigenworks.store import Unit, UnreadableError
+from eigenworks.store import Unit, UnreadableError, clear_partials
 from eigenworks.summary import Result, broken_result, recorded, summarise
 
 
@@ -50,6 +51,7 @@ class Session:
     def run(self) -> None:
         """Runs what is to be run. KeyboardInterrupt passes through; what is stored stays."""
         set_thread_variables(self.threads)
+        clear_partials(self.out)
         wanted, kept = [], 0
         for offer in self.offers:
             with self.console.status(f"importing {offer.name}"):
@@ -60,8 +62,13 @@ class Session:
                     f"{escape(experiment.error)}"
                 )
                 continue
-            todo = [task for task in self._tasks(offer, experiment) if self._is_wanted(task)]
-            kept += len(self._tasks(offer, experiment)) - len(todo)
+            tasks = self._tasks(offer, experiment)
+            todo = [task for task in tasks if self._is_wanted(task)]
+            kept += len(tasks) - len(todo)
+            for task in tasks:
+                # What a run that was killed after its last result had no time to remove.
+                if task not in todo and self._is_done(task):
+                    shutil.rmtree(task.folder(self.out), ignore_errors=True)
             absent = absent_data(experiment)
             if todo and absent:
                 self.console.print(
@@ -149,6 +156,10 @@ class Session:
         if self.only_failed:
             return unit is not None and unit.status == "failed"
         return unit is None or unit.status == "failed"
+
+    def _is_done(self, task: Task) -> bool:
+        unit = stored_or_none(task, self.out)
+        return unit is not None and unit.status == "done"
 
     def _complain(self, sentence: str) -> None:
         self.console.print(f"[yellow]{escape(sentence)}[/yellow]", soft_wrap=True)

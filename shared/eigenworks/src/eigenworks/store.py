@@ -4,9 +4,15 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None
 
 from eigenworks.experiment import Row, SizeName
 from eigenworks.plots import plot_from_json, plot_to_json
@@ -48,6 +54,8 @@ def write_atomically(path: Path, text: str) -> None:
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -57,6 +65,21 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def clear_partials(out: Path) -> None:
+    """Removes what killed processes were writing in the folder, and leaves what is being written.
+
+    A living process holds a lock on its file; on Windows an open file cannot be removed.
+    """
+    for partial in out.rglob(".*.partial"):
+        with suppress(OSError), partial.open("rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+        if fcntl is None:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def unit_path(out: Path, experiment: str, size: SizeName, seed: int) -> Path:

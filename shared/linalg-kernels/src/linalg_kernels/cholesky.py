@@ -20,6 +20,7 @@ from linalg_kernels.transforms import (
     Rule,
     batch_first,
     differentiated,
+    inspect,
     needs_rule,
     transformed,
 )
@@ -131,8 +132,9 @@ def cholesky(
     """Lower triangular L with a positive diagonal and A = L L^H.
 
     Equivalent to `torch.linalg.cholesky`, with a Hermitian gradient. Raises `LinAlgError`
-    naming the first matrix that is not positive definite, also with `check=False`; while a
-    graph is traced such a matrix gives NaN instead. `symmetrize`, `check`, `upcast`,
+    naming the first matrix that is not positive definite, on the CPU also with `check=False`.
+    Such a matrix gives NaN while a graph is traced, and with `check=False` on a GPU, which is
+    not waited for: `definite_factor` does. `symmetrize`, `check`, `upcast`,
     `name`: see `linalg_kernels.spectral`.
     """
     A, dtype = promote(A, upcast)
@@ -165,6 +167,19 @@ def cholesky_ex(
     errors.require_square(A, name)
     L, info = _factor(A, symmetrize, False, False, name)
     return CholeskyEx(restore(L, dtype), info)
+
+
+def definite_factor(A: Inexact[Tensor, "*batch n n"], name: str) -> Inexact[Tensor, "*batch n n"]:
+    """`cholesky(A, check=False)` that names what is not positive definite on a GPU too.
+
+    For a caller that knows A to be finite and Hermitian, and promises the error. Reads one number
+    a matrix back from the device, unless values may not be read.
+    """
+    if A.is_cpu or not errors.can_read(A):
+        return cholesky(A, check=False, name=name)
+    L, info = cholesky_ex(A, name=name)
+    inspect(info, lambda found: errors.check_info(found, name))
+    return L
 
 
 # --- charts ---------------------------------------------------------------------------------

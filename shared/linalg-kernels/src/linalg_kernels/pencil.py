@@ -16,7 +16,7 @@ from torch import Tensor
 from linalg_kernels import daleckii_krein, errors, scalar
 from linalg_kernels.backends import select
 from linalg_kernels.backends import torch as reference
-from linalg_kernels.cholesky import cholesky, triangular_congruence
+from linalg_kernels.cholesky import definite_factor, triangular_congruence
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
@@ -34,7 +34,7 @@ def _root(x: Tensor) -> Tensor:
 def _check_positive(w: Tensor, Q: Tensor) -> None:
     """LinAlgError naming the element of Q for which P^-1 Q has eigenvalues w that are not > 0."""
     if not (transformed() or bool((w > 0).all())):
-        cholesky(Q.detach(), check=False, name="Q")
+        definite_factor(Q.detach(), "Q")
     errors.check_positive(w, "Q", "log(P^-1 Q)")
 
 
@@ -43,7 +43,7 @@ def _composed(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Te
     for name, A in (("P", P), ("Q", Q)):
         inspect(A, lambda T, name=name: errors.check_matrices(T, name))
     P, Q = reference.hermitian(P), reference.hermitian(Q)
-    L = cholesky(P, check=False, name="P")
+    L = definite_factor(P, "P")
     S = reference.hermitian(triangular_congruence(L, Q))
     logs, w, _ = daleckii_krein.spectral(S, None, scalar.LOG, True, False)
     inspect(w, lambda T: _check_positive(T, Q))

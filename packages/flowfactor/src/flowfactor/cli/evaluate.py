@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flowfactor.cli.sources import matched, open_run
 from flowfactor.equivariance import commutator, compare
+from flowfactor.files import write_text
 from flowfactor.likelihood import log_likelihood
 from flowfactor.pictures import strips
 from flowfactor.report import Page
@@ -80,6 +81,6 @@ def evaluate(
     for name, errors, sheet in parts:
         page.curves(f"{name}: error at each step", "step", errors)
         page.picture(f"{name}: true frames above, the flow from the first below", sheet)
-    (run / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_text(run / "metrics.json", json.dumps(metrics, indent=1))
     page.write(run / "report.html")
     print(f"report: {run / 'report.html'}")

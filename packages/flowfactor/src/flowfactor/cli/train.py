@@ -19,6 +19,7 @@ from flowfactor.checkpoint import load_run, save_model, save_run
 from flowfactor.cli.sources import TRANSFORMATIONS, open_source
 from flowfactor.data import split
 from flowfactor.elbo import Objective
+from flowfactor.files import write_text
 from flowfactor.model import Config
 from flowfactor.posterior import Temperature
 from flowfactor.train import Options, Progress, Trainer
@@ -131,7 +132,7 @@ def prepare(out: Path, about: Mapping[str, object], trainer: Trainer, first: boo
         if first:
             print(f"going on after iteration {trainer.iteration}")
     elif first:
-        settings.write_text(json.dumps(about, indent=1))
+        write_text(settings, json.dumps(about, indent=1))
     return state
 
 
