@@ -87,8 +87,8 @@ def _composed_apply(V: Tensor, X: Tensor, adjoint: bool) -> Tensor:
 _SHORT, _LONG = 1e-16, 1e16
 
 
-def _minus_inverse_factor(V: Tensor) -> Tensor | None:
-    """-T^-1 = -striu(V^T V) - diag(V^T V)/2; None if V wants another road.
+def _inverse_of_factor(V: Tensor) -> Tensor | None:
+    """T^-1 = striu(V^T V) + diag(V^T V)/2; None if V wants another road.
 
     That is a stand-in of a transform, another device, columns that are 0 or not finite or that
     are long or short, or more reflectors than make one block.
@@ -103,45 +103,61 @@ def _minus_inverse_factor(V: Tensor) -> Tensor | None:
     if not (_SHORT < float(low) and float(high) < _LONG):
         return None
     squares *= 0.5
-    return gram.triu_().neg_()
+    return gram.triu_()
+
+
+def _symmetric_half(N: Tensor) -> Tensor:
+    """M + M^T with M = striu(N) + diag(N)/2; N is overwritten."""
+    M = N.triu_()
+    M.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    return M + M.mT
 
 
 def _add_through_factor(gV: Tensor, V: Tensor, N: Tensor) -> Tensor:
     """gV += V (M + M^T) with M = striu(N) + diag(N)/2; N is overwritten."""
-    M = N.triu_()
-    M.diagonal(dim1=-2, dim2=-1).mul_(0.5)
-    M = M + M.mT
+    M = _symmetric_half(N)
     return gV.addmm_(V, M) if V.ndim == 2 else gV.add_(V @ M)
 
 
-def _product(V: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-    """Q and -T V^T, from S = -T^-1."""
-    Y = torch.linalg.solve_triangular(S, V.mT, upper=True)
-    Q = V @ Y
+def _product(V: Tensor, S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, -T and -V T, from S = T^-1.
+
+    T itself is a solve with k right sides, and what is left are products: a solve with n of
+    them takes five times as long.
+    """
+    minus = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device).neg_()
+    T = torch.linalg.solve_triangular(S, minus.expand_as(S), upper=True)
+    W = V @ T
+    Q = W @ V.mT
     Q.diagonal(dim1=-2, dim2=-1).add_(1)
-    return Q, Y
+    return Q, T, W
 
 
 class _Product(EagerRule):
-    """V -> Q."""
+    """V -> Q = I + W V^T with W = -V T."""
 
     @staticmethod
     def forward(ctx, V, S):
-        Q, Y = _product(V, S)
-        ctx.save_for_backward(V, S, Y)
+        Q, T, W = _product(V, S)
+        ctx.save_for_backward(V, T, W)
         return Q
 
     @staticmethod
-    @full_precision
     def backward(ctx, G):
-        V, S, Y = ctx.saved_tensors
-        if torch.is_grad_enabled() or not choice.is_plain(G):
-            return torch.func.vjp(_composed_product, V)[1](G)[0], None
-        X_T = torch.linalg.solve_triangular(S.mT, V.mT, upper=False)  # -(V T)^T
-        gV = G @ Y.mT
-        N = X_T @ gV
-        gV.add_((X_T @ G).mT)
+        V, T, W = ctx.saved_tensors
+        if torch.is_grad_enabled() or transformed() or not choice.is_plain(G):
+            return _differentiable_vjp(V, G), None
+        # -G V T^T and -G^T V T.
+        gV = (G @ V) @ T.mT
+        N = W.mT @ gV
+        # Transposed afterwards, as the product of a transposed matrix takes longer.
+        gV.add_((W.mT @ G).mT)
         return _add_through_factor(gV, V, N), None
+
+
+@full_precision
+def _differentiable_vjp(V: Tensor, G: Tensor) -> Tensor:
+    return torch.func.vjp(_composed_product, V)[1](G)[0]
 
 
 class _Apply(EagerRule):
@@ -150,7 +166,7 @@ class _Apply(EagerRule):
     @staticmethod
     def forward(ctx, V, X, S, adjoint):
         F = S.mT if adjoint else S
-        W = torch.linalg.solve_triangular(F, V.mT @ X, upper=not adjoint)
+        W = torch.linalg.solve_triangular(F, V.mT @ X, upper=not adjoint).neg_()
         ctx.save_for_backward(V, X, F, W)
         ctx.adjoint = adjoint
         return X + V @ W
@@ -163,7 +179,7 @@ class _Apply(EagerRule):
         if torch.is_grad_enabled() or not choice.is_plain(G):
             pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
             return *pull(G), None, None
-        R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint)
+        R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint).neg_()
         gX = G + V @ R if ctx.needs_input_grad[1] else None
         gV = None
         if ctx.needs_input_grad[0]:
@@ -224,13 +240,13 @@ def householder_product(
         eye = torch.eye(n, dtype=V.dtype, device=V.device).expand(*V.shape[:-2], n, n)
         if (Q := _by_kernel(V, eye, False)) is not None:
             return restore(Q, dtype)
-    S = _minus_inverse_factor(V.detach())
+    S = _inverse_of_factor(V.detach())
     if S is None:
         Q = _composed_product(_read(V, "V", check))
     elif differentiated(V):
         Q = _Product.apply(V, S)
     else:
-        Q, _ = _product(V, S)
+        Q, *_ = _product(V, S)
     return restore(Q, dtype)
 
 
@@ -262,7 +278,7 @@ def householder_apply(
             return restore(Y, dtype)
     S = None
     if V.shape[:-2] == X.shape[:-2] and choice.is_plain(X):
-        S = _minus_inverse_factor(V.detach())
+        S = _inverse_of_factor(V.detach())
     if S is None:
         X = _composed_apply(_read(V, "V", check), X, adjoint)
         return restore(X.expand(*batch, *X.shape[-2:]), dtype)

@@ -16,8 +16,8 @@ LK_INLINE void subtract_rows_product(Vec<T>* S, int ld, int i, int j, int K) {
     Vec<T> y[NR];
     for (int b = 0; b < NR; ++b) y[b] = S[(j + b) * ld + k];
     for (int a = 0; a < MR; ++a) {
-      Vec<T> x = -S[(i + a) * ld + k];
-      for (int b = 0; b < NR; ++b) acc[a][b] = fma(x, y[b], acc[a][b]);
+      Vec<T> x = S[(i + a) * ld + k];
+      for (int b = 0; b < NR; ++b) acc[a][b] = fnma(x, y[b], acc[a][b]);
     }
   }
   for (int a = 0; a < MR; ++a)
@@ -152,10 +152,10 @@ LK_INLINE void pull_columns(const Vec<T>* R, const Vec<T>* B, const Vec<T>* X, c
       low[b] = B[i * ld + b];
     }
     for (int a = 0; a < W; ++a) {
-      V x = -X[i * ld + a];
+      V x = X[i * ld + a];
       for (int b = 0; b < C; ++b) {
-        g[b] = fma(x, r[a][b], g[b]);
-        acc[a][b] = fma(x, low[b], acc[a][b]);
+        g[b] = fnma(x, r[a][b], g[b]);
+        acc[a][b] = fnma(x, low[b], acc[a][b]);
       }
     }
     for (int b = 0; b < C; ++b) G_B[i * ld + b] = g[b];

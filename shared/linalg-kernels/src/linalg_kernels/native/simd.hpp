@@ -132,8 +132,24 @@ LK_INLINE f64v fma(f64v a, f64v b, f64v c) {
 }
 
 // c - a*b
+#if defined(__AVX512F__)
+LK_INLINE f32v fnma(f32v a, f32v b, f32v c) {
+  return (f32v)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+LK_INLINE f64v fnma(f64v a, f64v b, f64v c) {
+  return (f64v)_mm512_fnmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__FMA__)
+LK_INLINE f32v fnma(f32v a, f32v b, f32v c) {
+  return (f32v)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+LK_INLINE f64v fnma(f64v a, f64v b, f64v c) {
+  return (f64v)_mm256_fnmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#else
 LK_INLINE f32v fnma(f32v a, f32v b, f32v c) { return fma(-a, b, c); }
 LK_INLINE f64v fnma(f64v a, f64v b, f64v c) { return fma(-a, b, c); }
+#endif
 
 LK_INLINE f32v sqrt(f32v x) {
 #if defined(__AVX512F__)

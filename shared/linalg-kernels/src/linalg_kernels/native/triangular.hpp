@@ -19,8 +19,8 @@ LK_INLINE void forward_tile(const Vec<T>* L, const Vec<T>* inverse, int ld, Vec<
     V x[C];
     for (int b = 0; b < C; ++b) x[b] = X[k * row + (c + b) * column];
     for (int a = 0; a < R; ++a) {
-      V f = -L[(r + a) * ld + k];
-      for (int b = 0; b < C; ++b) acc[a][b] = fma(f, x[b], acc[a][b]);
+      V f = L[(r + a) * ld + k];
+      for (int b = 0; b < C; ++b) acc[a][b] = fnma(f, x[b], acc[a][b]);
     }
   }
   for (int a = 0; a < R; ++a)
@@ -68,8 +68,8 @@ LK_INLINE void backward_tile(const Vec<T>* L, const Vec<T>* inverse, int ld, int
     V x[C];
     for (int b = 0; b < C; ++b) x[b] = X[k * row + (c + b) * column];
     for (int a = 0; a < R; ++a) {
-      V f = -L[k * ld + r - a];
-      for (int b = 0; b < C; ++b) acc[a][b] = fma(f, x[b], acc[a][b]);
+      V f = L[k * ld + r - a];
+      for (int b = 0; b < C; ++b) acc[a][b] = fnma(f, x[b], acc[a][b]);
     }
   }
   for (int a = 0; a < R; ++a)
