@@ -5,7 +5,6 @@ they decode to looks like none. Flow matching (Lipman et al. 2023, with the stra
 al. 2023) learns the velocity that carries one to the other.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -135,8 +134,3 @@ class PriorTask(Task):
 def standard_sample(rows: Int64[Tensor, " b"], size: int, seed: int) -> Float[Tensor, "b d"]:
     """Codes from N(0, I), as `LatentPrior.sample` numbers them."""
     return normal_rows(seed, rows, size, purpose=PURPOSE)
-
-
-def expected_norm(size: int) -> float:
-    """E ‖z‖ of z ~ N(0, I): about √D."""
-    return math.sqrt(2) * math.exp(math.lgamma((size + 1) / 2) - math.lgamma(size / 2))

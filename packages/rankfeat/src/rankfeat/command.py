@@ -66,7 +66,6 @@ class _Setting:
         name = model or (self.protocol.model if self.protocol else None)
         if name is None:
             raise ValueError("say --model, or a --protocol that has one")
-        self.model_name = name
         self.model = load_model(name, weights)
         plain = Preprocessing()
         half = (0.5, 0.5, 0.5)

@@ -8,20 +8,21 @@ import torch
 from linalg_kernels import logdet
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from spd_metrics import LogEuclidean, Metric
+from spd_metrics.estimators import MatrixEstimator
 from torch import Tensor
 
 from rmlr.flat import Flat
 from rmlr.mlr import RiemannianMLR
 
 
-class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
+class RiemannianLogisticRegression(ClassifierMixin, MatrixEstimator):
     """Multinomial logistic regression under a metric, fitted by L-BFGS.
 
     Minimises Σ_i weight_i log-loss_i/Σ_i weight_i + ‖A‖²/(2 C Σ_i weight_i) over the normals A
@@ -60,12 +61,6 @@ class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.max_iter = max_iter
         self.tol = tol
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -141,19 +136,7 @@ class RiemannianLogisticRegression(ClassifierMixin, BaseEstimator):
         self.model_ = model.requires_grad_(False)
 
     def _read(self, X: ArrayLike, *, reset: bool = False) -> Tensor:
-        array = check_array(
-            X, allow_nd=True, ensure_2d=False, dtype=[np.float64, np.float32], input_name="X"
-        )
-        if array.ndim != 3 or array.shape[1] != array.shape[2]:
-            raise ValueError(f"X must be (samples, n, n), got {array.shape}")
-        if reset:
-            self.n_features_in_ = array.shape[1]
-        elif array.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {array.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        return torch.from_numpy(np.array(array, dtype=np.float64))
+        return super()._read(X, reset=reset).double()
 
     def _scores(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)

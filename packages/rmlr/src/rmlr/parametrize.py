@@ -62,10 +62,6 @@ def _exp_diagonal(Z: Matrices) -> Matrices:
 class LowerFactor:
     """The Cholesky factor L = ⌊Z⌋ + exp diag Z, Z lower triangular, is the point itself."""
 
-    def log_factor(self, z: Numbers) -> Matrices:
-        """Z."""
-        return triangular(z)
-
     def point(self, z: Numbers) -> Matrices:
         return _exp_diagonal(triangular(z))
 
@@ -78,10 +74,6 @@ class CholeskyOfPower:
     """P^s = L L^T with L = ⌊Z⌋ + exp diag Z. With a learned s the point moves as s does."""
 
     s: float | Tensor = 1.0
-
-    def log_factor(self, z: Numbers) -> Matrices:
-        """Z."""
-        return triangular(z)
 
     def factor(self, z: Numbers) -> Matrices:
         """L."""

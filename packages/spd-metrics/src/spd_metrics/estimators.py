@@ -17,7 +17,7 @@ from spd_metrics.affine_invariant import AffineInvariant
 from spd_metrics.metric import Metric
 
 
-class _OnMatrices(BaseEstimator):
+class MatrixEstimator(BaseEstimator):
     """What estimators of matrices share: reading input."""
 
     def __sklearn_tags__(self):
@@ -39,7 +39,8 @@ class _OnMatrices(BaseEstimator):
                 f"X has {array.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        return torch.from_numpy(np.ascontiguousarray(array))
+        # A copy: what joblib hands to its workers cannot be written to.
+        return torch.from_numpy(np.array(array))
 
     def _weights(self, sample_weight: ArrayLike | None, X: Tensor) -> np.ndarray | None:
         if sample_weight is None:
@@ -47,7 +48,7 @@ class _OnMatrices(BaseEstimator):
         return _check_sample_weight(sample_weight, X.numpy(), dtype=X.numpy().dtype)
 
 
-class MDM(ClassifierMixin, TransformerMixin, _OnMatrices):
+class MDM(ClassifierMixin, TransformerMixin, MatrixEstimator):
     """Minimum distance to mean: each class is its Fréchet mean, a matrix goes to the nearest.
 
     Equivalent to `pyriemann.classification.MDM` where that has the metric.
@@ -106,7 +107,7 @@ class MDM(ClassifierMixin, TransformerMixin, _OnMatrices):
         return AffineInvariant() if self.metric is None else self.metric
 
 
-class TangentSpace(TransformerMixin, _OnMatrices):
+class TangentSpace(TransformerMixin, MatrixEstimator):
     """Matrices as vectors (samples, n (n + 1)/2) of the tangent space at their mean.
 
     x = G^½ vech(Log_M X), where G is the inner product at the reference M in the basis of vech
