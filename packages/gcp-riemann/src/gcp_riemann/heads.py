@@ -7,8 +7,8 @@ Logits of a covariance Σ (A, b and vec: a linear layer and `vectorise`):
     ScalePowEMLR  A vec(Σ^θ / θ) + b
     PowTMLR       A vec((Σ^θ - I) / θ) + b
     ChoTMLR       A vec(⌊L⌋ + ⌊L⌋ᵀ + 2 log diag L) + b,     L Lᵀ = Σ
-    PEMMLR        <Σ^θ / θ - p_k, A_k>,                     p_k = P_k^θ / θ
-    LEMMLR        <log Σ - p_k, A_k>,                       p_k = log P_k
+    PEMMLR        ⟨Σ^θ / θ - p_k, A_k⟩,                     p_k = P_k^θ / θ
+    LEMMLR        ⟨log Σ - p_k, A_k⟩,                       p_k = log P_k
 
 The first five are tangent classifiers at I, or Euclidean ones in a chart, and PowEMLR,
 ScalePowEMLR and PowTMLR have the same set of functions: their features differ by the factor
@@ -176,7 +176,7 @@ class ChoTMLR(CovarianceHead):
 
 
 class FlatRiemannianHead(nn.Module):
-    """<φ(Σ) - p_k, A_k>, the Riemannian classifier of a flat metric with the isometric chart φ.
+    """⟨φ(Σ) - p_k, A_k⟩, the Riemannian classifier of a flat metric with the isometric chart φ.
 
     The hyperplane of class k passes through the point P_k with φ(P_k) = p_k. Points and normals
     are kept as `vectorise(..., "isometric")`, in which a step of gradient descent is one on
@@ -225,7 +225,7 @@ class FlatRiemannianHead(nn.Module):
 
 
 class PEMMLR(FlatRiemannianHead):
-    """<Σ^θ/θ - P_k^θ/θ, A_k>: the Riemannian classifier of the power-Euclidean metric.
+    """⟨Σ^θ/θ - P_k^θ/θ, A_k⟩: the Riemannian classifier of the power-Euclidean metric.
 
     By Theorem 1 of the paper it is trained by plain SGD as by Riemannian SGD on P_k: the step
     on p_k = P_k^θ/θ is the same, where it stays in the cone. A linear layer in the features
@@ -262,7 +262,7 @@ class PEMMLR(FlatRiemannianHead):
 
 
 class LEMMLR(FlatRiemannianHead):
-    """<log Σ - log P_k, A_k>: the Riemannian classifier of the log-Euclidean metric.
+    """⟨log Σ - log P_k, A_k⟩: the Riemannian classifier of the log-Euclidean metric.
 
     Args:
         n: Order of the covariances.

@@ -13,7 +13,7 @@ n^¼ of the largest eigenvalue and costs no product that the first step does not
 factors α_k above 1 as long as small eigenvalues have a way to go (Chen and Chow 2014).
 
 A polynomial p with real coefficients has a self-adjoint Fréchet derivative, so the gradient of
-<G, p(Σ)> is the directional derivative of p along (G + Gᵀ)/2. It is what backward iterates,
+⟨G, p(Σ)⟩ is the directional derivative of p along (G + Gᵀ)/2. It is what backward iterates,
 beside M_k and Y_k: five products a step. Nothing but the current M and Y is kept without a
 gradient to come.
 """

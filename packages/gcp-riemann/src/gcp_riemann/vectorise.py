@@ -2,7 +2,7 @@
 
 "upper" is the upper triangle row by row, as published; under it a linear layer weighs entries
 off the diagonal half as much as the Frobenius inner product does. "isometric" multiplies those
-by √2, so that <vec A, vec B> = tr(A B). "full" is every entry, of which the same holds.
+by √2, so that ⟨vec A, vec B⟩ = tr(A B). "full" is every entry, of which the same holds.
 """
 
 import math

@@ -2,10 +2,10 @@
 
 The published form of the Bures-Wasserstein score has a Lyapunov equation 𝓛 in it,
 
-    <(P^2θ S^2θ)^½ + (S^2θ P^2θ)^½ - 2 P^2θ, 𝓛_{P^2θ}[L A L^T]>/(4θ),   P^2θ = L L^T.
+    ⟨(P^2θ S^2θ)^½ + (S^2θ P^2θ)^½ - 2 P^2θ, 𝓛_{P^2θ}[L A L^T]⟩/(4θ),   P^2θ = L L^T.
 
 None is needed: with M = L^T S^2θ L the first root is L M^½ L^-1, and W = L^T 𝓛[L A L^T] L^-T
-satisfies W + W^T = A, which leaves <M^½ - L^T L, A>/(4θ).
+satisfies W + W^T = A, which leaves ⟨M^½ - L^T L, A⟩/(4θ).
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def _trace_weights(A: Classes, alpha: float, beta: float) -> Classes:
 
 @dataclass(frozen=True)
 class AffineInvariantForm:
-    """<log(P^-θ/2 S^θ P^-θ/2), A>^(alpha, beta)/θ."""
+    """⟨log(P^-θ/2 S^θ P^-θ/2), A⟩^(alpha, beta)/θ."""
 
     theta: Theta
     alpha: float
@@ -78,7 +78,7 @@ class AffineInvariantForm:
 
 @dataclass(frozen=True)
 class BuresWassersteinForm:
-    """<(L^T S^2θ L)^½ - L^T L, A>/(4θ) with P^2θ = L L^T."""
+    """⟨(L^T S^2θ L)^½ - L^T L, A⟩/(4θ) with P^2θ = L L^T."""
 
     theta: Theta
     kind: Kind = "symmetric"

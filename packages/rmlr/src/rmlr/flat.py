@@ -1,6 +1,6 @@
-"""Scores of flat metrics: s <f(S) - f(P), A'>, one product of matrices and a number a class.
+"""Scores of flat metrics: s ⟨f(S) - f(P), A'⟩, one product of matrices and a number a class.
 
-f are coordinates in which the metric is Euclidean. A point enters by <f(P), A'> alone. Points
+f are coordinates in which the metric is Euclidean. A point enters by ⟨f(P), A'⟩ alone. Points
 and normals are packed (`rmlr.packed`), so that nothing of size (classes, n, n) is formed.
 """
 
@@ -56,7 +56,7 @@ class Flat:
         return 1.0
 
     def weights(self, a: Packed) -> Packed:
-        """A' as numbers w: <X, A'> = Σ x w for X packed as x."""
+        """A' as numbers w: ⟨X, A'⟩ = Σ x w for X packed as x."""
         raise NotImplementedError
 
     def packed(self, X: Matrices) -> Packed:
@@ -64,12 +64,12 @@ class Flat:
         return pack_lower(X) if self.triangular else pack(X)
 
     def scores(self, F: Samples, X: Packed, a: Packed, memory: int | None = None) -> Scores:  # noqa: ARG002
-        """s <F_i - X_k, A'_k>. Nothing is held for pairs, whatever the bound of memory."""
+        """s ⟨F_i - X_k, A'_k⟩. Nothing is held for pairs, whatever the bound of memory."""
         w = self.weights(a)
         return self._scaled(self._products(F, w, -torch.linalg.vecdot(X, w)))
 
     def scores_with_bias(self, F: Samples, a: Packed, bias: Float[Tensor, " c"]) -> Scores:
-        """s <F_i, A'_k> - bias_k."""
+        """s ⟨F_i, A'_k⟩ - bias_k."""
         w = self.weights(a)
         if isinstance(self.factor, float) and self.factor == 1:
             return self._products(F, w, -bias)
@@ -104,7 +104,7 @@ def _trace_weights(a: Packed, alpha: float, beta: float) -> Packed:
 
 @dataclass(frozen=True)
 class LogEuclideanForm(Flat):
-    """<log S - log P, A>^(alpha, beta). Points are exp of symmetric matrices: no logarithm."""
+    """⟨log S - log P, A⟩^(alpha, beta). Points are exp of symmetric matrices: no logarithm."""
 
     alpha: float
     beta: float
@@ -129,7 +129,7 @@ class LogEuclideanForm(Flat):
 
 @dataclass(frozen=True)
 class PowerEuclideanForm(Flat):
-    """<S^θ - P^θ, A>^(alpha, beta)/θ."""
+    """⟨S^θ - P^θ, A⟩^(alpha, beta)/θ."""
 
     theta: Theta
     alpha: float
@@ -170,7 +170,7 @@ class PowerEuclideanForm(Flat):
 
 @dataclass(frozen=True)
 class CholeskyForm(Flat):
-    """<⌊K⌋ - ⌊L⌋ + h(K) - h(L), A'>/s, K and L being the Cholesky factors of S^s and P^s.
+    """⟨⌊K⌋ - ⌊L⌋ + h(K) - h(L), A'⟩/s, K and L being the Cholesky factors of S^s and P^s.
 
     h(L) is the diagonal of (L^a - 1)/a, of log L for a = 0; A' is A_½, its diagonal times
     `diagonal_weights`. Log-Cholesky: s = θ, a = 0. Power-Cholesky: s = 1, a = θ.

@@ -1,7 +1,7 @@
 """Scores of multinomial logistic regression on any Riemannian manifold of matrices.
 
-The score of class k at S is <Log_{P_k} S, Ã_k>_{P_k}, the signed distance to the hyperplane
-{S : <Log_{P_k} S, Ã_k> = 0} times the length of its normal Ã_k. The normal lives at P_k and
+The score of class k at S is ⟨Log_{P_k} S, Ã_k⟩_{P_k}, the signed distance to the hyperplane
+{S : ⟨Log_{P_k} S, Ã_k⟩ = 0} times the length of its normal Ã_k. The normal lives at P_k and
 is carried there from a symmetric matrix A_k at the identity. Nothing else is asked of a
 geometry: a logarithm, an inner product, and a way to carry normals (Chen et al., NeurIPS
 2024, Theorems 3.2 and 3.3).
@@ -87,7 +87,7 @@ def general_scores(
     carry: Carry = carried,
     memory: int | None = None,
 ) -> Float[Tensor, "b c"]:
-    """<Log_P S, Ã>_P of every sample with every class: the definition of a score.
+    """⟨Log_P S, Ã⟩_P of every sample with every class: the definition of a score.
 
     `memory` (bytes) bounds what is held for pairs at once, see `rmlr.chunks`.
     """

@@ -14,8 +14,8 @@ class LogEigMLR(nn.Module):
 
     The functions are those of `RiemannianMLR(n, classes, LogEuclidean())`; `from_mlr` converts.
     Training them is not the same. What Proposition 5.1 of Chen et al., CVPR 2024, equates is
-    the classifier <log S - log P, A> under Riemannian SGD in the log-Euclidean metric for P and
-    <log S - Z, A> under plain SGD for Z. With a bias b = -<Z, A> in place of Z a step of SGD
+    the classifier ⟨log S - log P, A⟩ under Riemannian SGD in the log-Euclidean metric for P and
+    ⟨log S - Z, A⟩ under plain SGD for Z. With a bias b = -⟨Z, A⟩ in place of Z a step of SGD
     differs, as it does for geoopt's affine-invariant steps of P.
 
     Args:

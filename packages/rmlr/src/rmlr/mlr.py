@@ -35,7 +35,7 @@ def scores(
     *,
     memory: int | None = None,
 ) -> Float[Tensor, "*batch c"]:
-    """Logits <Log_P S, Ã>_P of samples S for the hyperplanes through P with the normals A.
+    """Logits ⟨Log_P S, Ã⟩_P of samples S for the hyperplanes through P with the normals A.
 
     Args:
         metric: Any metric of spd-metrics, or any `Geometry`.
@@ -70,7 +70,7 @@ def pack_tangent(A: Float[Tensor, "c n n"], kind: Kind) -> Float[Tensor, "c m"]:
 
 
 class RiemannianMLR(nn.Module):
-    """A classifier of SPD matrices: logits <Log_{P_k} S, Ã_k>_{P_k}.
+    """A classifier of SPD matrices: logits ⟨Log_{P_k} S, Ã_k⟩_{P_k}.
 
     With `LogEuclidean()` it is a linear layer on matrix logarithms. Points P and normals A
     may be read and set as attributes of these names, (classes, n, n) each; the optimiser sees

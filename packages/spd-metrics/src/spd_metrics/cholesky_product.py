@@ -28,7 +28,7 @@ def _assemble(lower: Tensor, diagonal: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DiagonalPowerGeometry(Geometry):
-    """Cholesky factors with <⌊V⌋, ⌊W⌋> + Σ_i weight_i l_i^(2a-2) v_i w_i.
+    """Cholesky factors with ⟨⌊V⌋, ⌊W⌋⟩ + Σ_i weight_i l_i^(2a-2) v_i w_i.
 
     Everything goes through log l: quotients of powers are exp and expm1 of differences of
     logarithms, accurate for a -> 0 and free of overflow unless the result itself overflows.

@@ -167,7 +167,7 @@ class TangentSpace(TransformerMixin, MatrixEstimator):
         return powm(gram, p, nonpos="raise").to(like.dtype)
 
     def _inner_product(self, reference: Tensor) -> Tensor:
-        """G, column by column: the gradient of <V, V>/2 at each vector of the basis."""
+        """G, column by column: the gradient of ⟨V, V⟩/2 at each vector of the basis."""
         M = reference.double()
         count = M.shape[-1] * (M.shape[-1] + 1) // 2
         basis = unvech(torch.eye(count, dtype=M.dtype), weighted=True)

@@ -46,7 +46,7 @@ def _trace(V: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Euclidean(Geometry):
-    """A vector space of matrices with alpha <V, W> + beta tr V tr W.
+    """A vector space of matrices with alpha ⟨V, W⟩ + beta tr V tr W.
 
     `origin` times I is the image of the identity matrix.
     """

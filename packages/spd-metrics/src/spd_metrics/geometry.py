@@ -36,7 +36,7 @@ class Geometry:
     """
 
     def inner(self, X: Tensor, V: Tensor, W: Tensor) -> Tensor:
-        """<V, W>_X, one number a batch element."""
+        """⟨V, W⟩_X, one number a batch element."""
         raise NotImplementedError
 
     def exp(self, X: Tensor, V: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Geometry:
         raise NotImplementedError
 
     def sharp(self, X: Tensor, W: Tensor) -> Tensor:
-        """The tangent vector V with <V, U>_X = Σ W ∘ U for every U: a gradient made a vector."""
+        """The tangent vector V with ⟨V, U⟩_X = Σ W ∘ U for every U: a gradient made a vector."""
         raise NotImplementedError
 
     def dist2(self, X: Tensor, Y: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class Pullback:
         V: Float[Tensor, "*#batch n n"],
         W: Float[Tensor, "*#batch n n"],
     ) -> Float[Tensor, "*batch"]:
-        """g_P(V, W) = c <Dφ V, Dφ W>."""
+        """g_P(V, W) = c ⟨Dφ V, Dφ W⟩."""
         V = inputs.tangent(P, V, "V", self.chart.kind)
         W = inputs.tangent(P, W, "W", self.chart.kind)
         at = self.chart.at(P, "P")

@@ -7,7 +7,7 @@ Joffrain et al. 2006). T is never formed.
 
 Columns of any length do with T^-1 = striu(V^H V) + diag(V^H V)/2, and the derivative is
 
-    <G, dQ> = <V (M + M^T) - G V T^T - G^T V T, dV>,
+    ⟨G, dQ⟩ = ⟨V (M + M^T) - G V T^T - G^T V T, dV⟩,
     M = striu(N) + diag(N)/2,    N = T^T V^T G V T^T,
 
 three products of the size of Q in forward and backward together. Plain eager autograd on the CPU
