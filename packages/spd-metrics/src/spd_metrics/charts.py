@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from linalg_kernels import cholesky, daleckii_krein, errors, scalar, triangular_congruence
 from linalg_kernels.scalar import ScalarFunction
+from linalg_kernels.spectral_eager import apply as _function
 from torch import Tensor
 
 from spd_metrics import inputs
@@ -114,7 +115,9 @@ class Spectral:
     kind: inputs.Kind = "symmetric"
 
     def __call__(self, P: Tensor, name: str = "P") -> Tensor:
-        return self.at(P, name).X
+        inputs.point(P, name)
+        p = self.f.p(P.shape[:-2], P)
+        return _function(P, p, self.f.of, positive=True, name=name)
 
     def at(self, P: Tensor, name: str = "P") -> _SpectralLocal:
         inputs.point(P, name)
@@ -124,7 +127,7 @@ class Spectral:
 
     def inverse(self, X: Tensor) -> Tensor:
         p = self.g.p(X.shape[:-2], X)
-        return daleckii_krein.spectral(X, p, self.g.of, check=False)[0]
+        return _function(X, p, self.g.of, check=False)
 
 
 SMALL_THETA = 1e-2

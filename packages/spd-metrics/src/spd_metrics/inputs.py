@@ -4,6 +4,7 @@ Shapes and dtypes are always checked. Values (NaN, asymmetry, definiteness) are 
 a graph is traced or captured, where the affected elements come out as NaN instead.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -63,7 +64,7 @@ def _plainly_symmetric(V: Tensor) -> bool:
     if torch.autograd.forward_ad._current_level >= 0:
         return False
     # A sum is finite unless an entry is not; if it overflows, the general way decides.
-    return torch.equal(V, V.mT) and bool(V.sum().isfinite())
+    return torch.equal(V, V.mT) and math.isfinite(V.sum().item())
 
 
 def _check_lower(V: Tensor, name: str) -> None:

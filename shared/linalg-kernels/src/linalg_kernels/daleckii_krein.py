@@ -7,8 +7,8 @@ Nothing here differentiates eigenvectors, so repeated eigenvalues are ordinary p
 
 Every rule is an `autograd.Function` with reverse mode, forward mode and a vmap rule. Dynamo
 cannot trace a Function that defines `jvp`, so each has a twin without one that is used while
-a graph is traced; the Functions differ in nothing else. Where only a gradient is asked for, the
-commonest has a shorter twin.
+a graph is traced; the Functions differ in nothing else. Where only a gradient of f(A) is asked for,
+`spectral_eager` is a shorter road.
 
 `w` (in any order) and `V` are the eigensystem of A and constants to autograd: A alone carries
 derivatives.
@@ -23,10 +23,8 @@ from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision
 from linalg_kernels.scalar import ScalarFunction
 from linalg_kernels.transforms import (
-    EagerRule,
     Rule,
     batch_first,
-    differentiated,
     needs_rule,
     transformed,
 )
@@ -44,7 +42,7 @@ def _add(x: Tensor | None, y: Tensor) -> Tensor:
 # --- F = f(A) -------------------------------------------------------------------------------
 
 
-def _compute(
+def compute(
     A: Tensor,
     p: Tensor | None,
     fn: ScalarFunction,
@@ -53,6 +51,7 @@ def _compute(
     positive: bool,
     name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """f(A), w and V without derivatives."""
     F, w, V = select.spectral(A, p, fn, symmetrize, check, name)
     if positive and errors.can_read(A, asked=True):
         remedy = "add shrinkage, or pass nonpos='clamp' with eps"
@@ -65,7 +64,7 @@ class _Spectral(Rule):
 
     @staticmethod
     def forward(A, p, fn, symmetrize, check, positive, name):
-        return _compute(A, p, fn, symmetrize, check, positive, name)
+        return compute(A, p, fn, symmetrize, check, positive, name)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -82,7 +81,7 @@ class _Spectral(Rule):
     def backward(ctx, G, _w, _V):
         if G is None:
             return (None,) * 7
-        return *_evaluate_vjp(ctx, G), None, None, None, None, None
+        return *evaluate_vjp(ctx, G), None, None, None, None, None
 
     @staticmethod
     def vmap(info, dims, A, p, fn, symmetrize, check, positive, name):
@@ -96,38 +95,6 @@ class _SpectralEager(_Spectral):
         return _evaluate_jvp(ctx, dA, dp), None, None
 
 
-class _Value(EagerRule):
-    """(A, p) -> F."""
-
-    @staticmethod
-    def forward(ctx, A, p, fn, symmetrize, check, positive, name):
-        F, w, V = _compute(A, p, fn, symmetrize, check, positive, name)
-        ctx.save_for_backward(A, p, w, V)
-        ctx.fn = fn
-        return F
-
-    @staticmethod
-    @full_precision
-    def backward(ctx, G):
-        return *_evaluate_vjp(ctx, G), None, None, None, None, None
-
-
-def apply(
-    A: Tensor,
-    p: Tensor | None,
-    fn: ScalarFunction,
-    symmetrize: bool = True,
-    check: bool = True,
-    positive: bool = False,
-    name: str = "A",
-) -> Tensor:
-    """f(A) with its derivatives. `p` has the batch shape of A."""
-    arguments = A, p, fn, symmetrize, check, positive, name
-    if transformed():
-        return spectral(*arguments)[0]
-    return _Value.apply(*arguments) if differentiated(A, p) else _compute(*arguments)[0]
-
-
 def spectral(
     A: Tensor,
     p: Tensor | None,
@@ -139,7 +106,7 @@ def spectral(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """F = f(A) with its derivatives, and the constants w, V. `p` has the batch shape of A."""
     if not needs_rule(A, p):
-        return _compute(A, p, fn, symmetrize, check, positive, name)
+        return compute(A, p, fn, symmetrize, check, positive, name)
     rule = _Spectral if torch.compiler.is_compiling() else _SpectralEager
     return rule.apply(A, p, fn, symmetrize, check, positive, name)
 
@@ -199,7 +166,7 @@ class _Evaluate(Rule):
     @staticmethod
     @full_precision
     def backward(ctx, G):
-        gA, gp = _evaluate_vjp(ctx, G)
+        gA, gp = evaluate_vjp(ctx, G)
         return gA, gp, None, None, None
 
     @staticmethod
@@ -220,7 +187,8 @@ def evaluate(A: Tensor, p: Tensor | None, w: Tensor, V: Tensor, fn: ScalarFuncti
     return rule.apply(A, p, w, V, fn)
 
 
-def _evaluate_vjp(ctx, G: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def evaluate_vjp(ctx, G: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients with respect to A and p, from A, p, w, V that a rule has saved, and its fn."""
     A, p, w, V = ctx.saved_tensors
     gA = frechet(A, G, p, w, V, ctx.fn) if ctx.needs_input_grad[0] else None
     gp = None

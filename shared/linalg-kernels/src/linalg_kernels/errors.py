@@ -6,6 +6,7 @@ a graph is traced or captured, where the affected elements come out as NaN inste
 `check=False` nothing at all is read back from a GPU, neither to check nor to stop an iteration.
 """
 
+import cmath
 import contextlib
 from collections.abc import Generator
 from contextvars import ContextVar
@@ -128,7 +129,7 @@ def finite_elements(A: Tensor) -> Tensor:
 def check_finite(A: Tensor, name: str) -> None:
     """LinAlgError naming the first matrix of A that holds NaN or Inf."""
     # One pass in the usual case: a sum is finite unless an entry is not (or it overflows).
-    if bool(torch.isfinite(A.detach().sum())):
+    if cmath.isfinite(A.detach().sum().item()):
         return
     finite = finite_elements(A)
     if not bool(finite.all()):
@@ -141,7 +142,7 @@ def is_hermitian(A: Tensor) -> bool:
     False as well where a sum overflows, on a GPU, which is not waited for, and while a graph is
     traced: then the thorough checks decide.
     """
-    return A.is_cpu and can_read(A) and torch.equal(A, A.mH) and bool(torch.isfinite(A.sum()))
+    return A.is_cpu and can_read(A) and torch.equal(A, A.mH) and cmath.isfinite(A.sum().item())
 
 
 def check_hermitian(A: Tensor, name: str) -> None:

@@ -59,8 +59,8 @@ def _apply(
     positive: bool = False,
     accuracy: Accuracy = "standard",
 ) -> Tensor:
-    if p is None and accuracy == "standard" and not positive:
-        F = spectral_eager.apply(A, fn, symmetrize, check, name)
+    if p is None and accuracy == "standard":
+        F = spectral_eager.shortest(A, fn, symmetrize, check, positive, name)
         if F is not None:
             return F
     return _general(A, fn, p, symmetrize, check, upcast, name, positive, accuracy)
@@ -88,7 +88,7 @@ def _general(
     if accuracy == "high":
         w, V = daleckii_krein.accurate_eigensystem(A, symmetrize, check, name)
         return restore(daleckii_krein.evaluate(A, p, w, V, fn), dtype)
-    return restore(daleckii_krein.apply(A, p, fn, symmetrize, check, positive, name), dtype)
+    return restore(spectral_eager.apply(A, p, fn, symmetrize, check, positive, name), dtype)
 
 
 def _broadcast_exponent(A: Tensor, p: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -149,22 +149,24 @@ def natively(A: Tensor, fn: ScalarFunction) -> native.Function | None:
 
 
 def spectral_value(
-    A: Tensor, fn: ScalarFunction, f: native.Function, symmetrize: bool, check: bool, name: str
-) -> Tensor:
-    """F of `spectral` alone."""
-    F, found = native.spectral_value(A, f, symmetrize, _tolerance(symmetrize, check))
-    return F if _settled(found, check) else spectral(A, None, fn, symmetrize, check, name)[0]
+    A: Tensor, f: native.Function, symmetrize: bool, check: bool, positive: bool
+) -> Tensor | None:
+    """F of `spectral` alone, or None where something is to be worded or solved by others.
+
+    With `positive` that is also an eigenvalue that is not.
+    """
+    tolerance = _tolerance(symmetrize, check)
+    F, found = native.spectral_value(A, f, symmetrize, tolerance, positive)
+    return F if _settled(found, check) else None
 
 
 def spectral_packed(
-    A: Tensor, fn: ScalarFunction, f: native.Function, symmetrize: bool, check: bool, name: str
-) -> tuple[Tensor, Tensor]:
-    """F, w and V of `spectral`, the last two as `frechet_packed` takes them."""
-    F, packed, found = native.spectral_packed(A, f, symmetrize, _tolerance(symmetrize, check))
-    if not _settled(found, check):
-        F, w, V = spectral(A, None, fn, symmetrize, check, name)
-        packed = native.pack(w, V)
-    return F, packed
+    A: Tensor, f: native.Function, symmetrize: bool, check: bool, positive: bool
+) -> tuple[Tensor, Tensor] | None:
+    """F, w and V of `spectral`, the last two as `frechet_packed` takes them, or None as above."""
+    tolerance = _tolerance(symmetrize, check)
+    F, packed, found = native.spectral_packed(A, f, symmetrize, tolerance, positive)
+    return (F, packed) if _settled(found, check) else None
 
 
 def frechet_packed(packed: Tensor, E: Tensor, f: native.Function) -> Tensor | None:

@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 7
+#define LK_ABI_VERSION 8
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -79,14 +79,15 @@ enum {
  * L A L^T for any L; matrix b belongs to factor b / L_repeat. With `sorted`
  * eigenvalues ascend, else they come in no order. With `accurate` the matrix
  * must be positive definite, and small eigenvalues are as accurate as large ones.
- * `packed`, V and w once more, may be null.
+ * `packed`, V and w once more, may be null. With `positive` it is told if an
+ * eigenvalue is not positive.
  *
  * info: 0; -1 if the matrix holds NaN or Inf (w, V, F are then NaN); 1 + the
  * index of an eigenvalue that did not converge. */
 LK_API int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize,
                            const void* A, const void* L, int64_t L_repeat, int32_t multiply,
                            int32_t kind, const void* table, double floor, int32_t sorted,
-                           int32_t accurate, void* w, void* V, void* F, void* packed,
+                           int32_t accurate, int32_t positive, void* w, void* V, void* F, void* packed,
                            int32_t* info, double tolerance, int32_t threads);
 
 /* Daleckii-Krein: D = V (K o (V^T sym(E) V)) V^T, K_ij = f[w_i, w_j]. w may be

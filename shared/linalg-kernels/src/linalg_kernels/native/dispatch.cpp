@@ -110,13 +110,13 @@ int32_t lk_lanes(int32_t dtype) {
 
 int32_t lk_spectral(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     const void* L, int64_t L_repeat, int32_t multiply, int32_t kind,
-                    const void* table, double floor, int32_t sorted, int32_t accurate, void* w,
-                    void* V, void* F, void* packed, int32_t* info, double tolerance,
-                    int32_t threads) {
+                    const void* table, double floor, int32_t sorted, int32_t accurate,
+                    int32_t positive, void* w, void* V, void* F, void* packed, int32_t* info,
+                    double tolerance, int32_t threads) {
   int32_t found = LK_OK;
   if (L_repeat < 1) return LK_ERROR_ARGUMENT;
   SpectralArgs args{batch, n, symmetrize, A, L, L_repeat, multiply, {kind, table, floor},
-                    sorted, w, V, F, packed, info, tolerance, &found};
+                    sorted, positive, w, V, F, packed, info, tolerance, &found};
   int32_t status = accurate ? run(dtype, args, &TypedKernels::accurate, threads)
                             : run(dtype, args, &TypedKernels::spectral, threads, true);
   return status < 0 ? status : found;

@@ -42,6 +42,7 @@ struct SpectralArgs {
   // Results; null where not wanted. With F and without `sorted` the
   // eigenvalues come in no order.
   int32_t sorted;
+  int32_t positive;  // tell of eigenvalues that are not
   void* w;
   void* V;
   void* F;

@@ -278,6 +278,11 @@ static void store_eigensystem(const SpectralArgs& a, Lanes<T> lanes, Block<T>& b
   for (int i = 0; i < n; ++i) b.d[i] *= b.scale_back;
   if (a.sorted) sort_eigenvalues<T>(b.d, wants_vectors(a) ? b.Z : nullptr, n);
   const bool bad = any(b.bad);
+  if (a.positive) {
+    Mask<T> positive = Mask<T>{} - 1;
+    for (int i = 0; i < n; ++i) positive &= (Mask<T>)(b.d[i] > 0);
+    if (any(~(positive | b.bad))) tell(a.found, kNotPositive);
+  }
   if (a.F != nullptr) {
     values<T>(a.f, lanes, n, b.d, b.e);
     outer_products<T>(b.e, b.Z, ld, 1, n, b.rotations, b.S);

@@ -54,7 +54,7 @@ def _spectral(
     table = None if table is None else table.contiguous()
     found = library.run(
         *("lk_spectral", A, symmetrize, A.data_ptr(), library.address(L), repeat, multiply),
-        *(kind, library.address(table), floor, f is None, accurate),
+        *(kind, library.address(table), floor, f is None, accurate, 0),
         *(w.data_ptr(), library.address(V), library.address(F), None, library.address(info)),
         tolerance,
     )
@@ -124,25 +124,36 @@ def spectral(
 
 
 def spectral_value(
-    A: Float[Tensor, "*batch n n"], f: Function, symmetrize: bool, tolerance: float
+    A: Float[Tensor, "*batch n n"],
+    f: Function,
+    symmetrize: bool,
+    tolerance: float,
+    positive: bool = False,
 ) -> tuple[Float[Tensor, "*batch n n"], int]:
-    """F of `spectral` alone, of A that is not empty, and what was found."""
+    """F of `spectral` alone, of A that is not empty, and what was found.
+
+    With `positive` that is NOT_POSITIVE also for an eigenvalue that is not.
+    """
     A = A.contiguous()
     F = torch.empty_like(A)
     found = library.run(
         *("lk_spectral", A, symmetrize, A.data_ptr(), None, 1, 0),
-        *(f.kind, library.address(f.table), f.floor, 0, 0),
+        *(f.kind, library.address(f.table), f.floor, 0, 0, positive),
         *(None, None, F.data_ptr(), None, None, tolerance),
     )
     return F, found
 
 
 def spectral_packed(
-    A: Float[Tensor, "*batch n n"], f: Function, symmetrize: bool, tolerance: float
+    A: Float[Tensor, "*batch n n"],
+    f: Function,
+    symmetrize: bool,
+    tolerance: float,
+    positive: bool = False,
 ) -> tuple[Float[Tensor, "*batch n n"], Float[Tensor, "blocks size lanes"], int]:
     """F of `spectral`, V and w packed, and what was found.
 
-    For A that is not empty and functions without a table.
+    As `spectral_value`, for functions without a table.
     """
     A = A.contiguous()
     n = A.shape[-1]
@@ -150,7 +161,7 @@ def spectral_packed(
     F, packed = torch.empty_like(A), library.new_packed(A, batch, n)
     found = library.call(
         *("lk_spectral", A.dtype, batch, n, symmetrize, A.data_ptr(), None, 1, 0),
-        *(f.kind, None, f.floor, 0, 0),
+        *(f.kind, None, f.floor, 0, 0, positive),
         *(None, None, F.data_ptr(), packed.data_ptr(), None, tolerance),
     )
     return F, packed, found

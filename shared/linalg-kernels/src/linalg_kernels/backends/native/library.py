@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -72,7 +72,7 @@ def _declare(library: ctypes.CDLL) -> None:
     head, function = [i32, i64, i32], [i32, pointer, f64]
     signatures = {
         "lk_spectral": [
-            *(i32, pointer, pointer, i64, i32, *function, i32, i32, *[pointer] * 4),
+            *(i32, pointer, pointer, i64, i32, *function, *[i32] * 3, *[pointer] * 4),
             *(pointer, f64),
         ],
         "lk_frechet": [i32, *[pointer] * 4, *function, pointer],
