@@ -18,7 +18,7 @@ def random_spd(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13, 16, 22, 31, 64])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13, 16, 22, 31, 64, 128])
 def test_cholesky_agrees_with_torch(n, isa, dtype):
     A = random_spd(37, n, dtype=dtype)
     info = torch.full((37,), -7, dtype=torch.int32)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=native.why_unavai
 
 DTYPES = [torch.float32, torch.float64]
 ISAS = native.info().isas if native.available() else ()
-ORDERS = [1, 2, 3, 4, 5, 8, 13, 22, 33, 64]
+ORDERS = [1, 2, 3, 4, 5, 8, 13, 22, 33, 64, 101]
 CHARTS = {
     "log": (native.LOG_DIAGONAL, 0.0, lk.chol_log),
     "root": (native.POWER_DIAGONAL, 0.5, lambda A: lk.chol_power(A, 0.5)),

@@ -46,7 +46,7 @@ def assert_eigensystem(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 22, 31, 32, 33, 48, 64])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 22, 31, 32, 33, 48, 64, 100, 128])
 def test_eigh_of_random_matrices(n, isa, dtype):
     A = random_symmetric(2 * native.WIDEST + 3, n, dtype=dtype, seed=n)
     info = torch.full(A.shape[:1], -7, dtype=torch.int32)
@@ -62,7 +62,7 @@ def test_eigh_of_random_matrices(n, isa, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n", [1, 2, 5, 16, 22, 33, 64])
+@pytest.mark.parametrize("n", [1, 2, 5, 16, 22, 33, 64, 128])
 def test_functions_agree_with_the_reference(n, isa, dtype):
     A = random_spd(19, n, dtype=dtype, seed=n)
     E = random_symmetric(19, n, dtype=dtype, seed=n + 1)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=native.why_unavai
 DTYPES = [torch.float32, torch.float64]
 ISAS = native.info().isas if native.available() else ()
 LOG = native.Function(native.LOG)
-SHAPES = [(1, 1), (3, 2, 3), (19, 4), (33, 7), (2, 64)]
+SHAPES = [(1, 1), (3, 2, 3), (19, 4), (33, 7), (2, 64), (9, 128)]
 
 
 def matrices(*shape, dtype=torch.float64, seed=0):

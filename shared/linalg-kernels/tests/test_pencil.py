@@ -35,7 +35,7 @@ def symmetric_part(G):
 @needs_native
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16, 22, 33, 64])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16, 22, 33, 64, 128])
 def test_native_values_and_gradients(n, isa, dtype):
     P, Q = pair(19, n, dtype=dtype)
     Q = Q * torch.linspace(1.5, 2, 19, dtype=dtype)[:, None, None]

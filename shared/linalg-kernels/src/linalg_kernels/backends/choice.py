@@ -20,7 +20,7 @@ Choice = Literal["auto", "torch", "native", "triton"]
 _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
 
 # Orders that the native library takes: beyond, blocks outgrow the cache.
-NATIVE_LIMIT = 64
+NATIVE_LIMIT = 128
 
 
 def _constant_in_graphs(fn: Callable[..., bool]) -> Callable[..., bool]:
@@ -36,10 +36,10 @@ def _smallest_batches(*steps: tuple[int, int]) -> tuple[int, ...]:
 
 # A block costs the same with one matrix in it as with all of its lanes filled. Smallest batch
 # for which the native library was measured to be the faster one.
-EIGEN = _smallest_batches((24, 1), (32, 2), (48, 3), (64, 4))
-SPECTRAL = _smallest_batches((32, 1), (48, 2), (64, 3))
-PRODUCT = _smallest_batches((48, 1), (64, 3))
-CHOLESKY = _smallest_batches((32, 1), (48, 3), (64, 4))
+EIGEN = _smallest_batches((24, 1), (32, 2), (48, 3), (64, 4), (128, 12))
+SPECTRAL = _smallest_batches((32, 1), (48, 2), (64, 3), (128, 8))
+PRODUCT = _smallest_batches((48, 1), (64, 3), (128, 6))
+CHOLESKY = _smallest_batches((32, 1), (48, 3), (128, 4))
 
 
 @contextlib.contextmanager
