@@ -23,7 +23,8 @@ def write_report(
     """Writes all files, each whole or not at all, and returns the path of the index."""
     stamp = finished.isoformat(timespec="seconds")
     data = run_to_json(results, size=size, finished=stamp, interrupted=interrupted)
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    # Not indented: the pixels of a picture would each have a line.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
     write_atomically(out / "report.json", text + "\n")
     bench = (out / BENCH).exists()
     for name, page in render(

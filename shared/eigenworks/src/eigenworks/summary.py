@@ -185,7 +185,10 @@ def run_to_json(
         "interrupted": interrupted,
         "machines": machines(results),
         "experiments": [_result_to_json(result) for result in results if not result.recorded],
-        "recorded": [_result_to_json(result) for result in results if result.recorded],
+        # The plots of these travel with the package.
+        "recorded": [
+            _result_to_json(without_plots(result)) for result in results if result.recorded
+        ],
     }
 
 
@@ -197,6 +200,11 @@ def machines(results: Sequence[Result]) -> list[Mapping[str, Any]]:
             if unit.machine and unit.machine not in found:
                 found.append(unit.machine)
     return found
+
+
+def without_plots(result: Result) -> Result:
+    """The numbers of a result alone."""
+    return replace(result, measured=tuple(replace(row, plots=()) for row in result.measured))
 
 
 def _result_to_json(result: Result) -> dict[str, Any]:
