@@ -249,6 +249,21 @@ def test_rows_of_one_metric_share_a_scale() -> None:
     assert max(row.interval.high, 93.22) < high
 
 
+def test_values_of_many_decades_have_a_logarithmic_scale() -> None:
+    rows = tuple(Row(str(i), "m", 10.0**i) for i in range(5))
+    size = Size(1.0)
+    experiment = Experiment("demo/x", "t", Claim("c", "s"), lambda _: [], size, size)
+    unit = Unit("demo/x", "full", 0, 1, "1.0", {}, "done", 1.0, "", {}, rows)
+    found = summarise(experiment, "1.0", "full", (0,), [unit])
+    (metric,) = metrics(found)
+    assert metric.log
+    assert metric.span is not None
+    assert -1 < metric.span[0] < 0
+    assert 4 < metric.span[1] < 5
+    assert "(log)" in page(found).text
+    assert not metrics(result())[0].log
+
+
 def test_lone_value_has_no_scale() -> None:
     assert metrics(result(published=False))[0].span is None
     assert metrics(result(published=True))[0].span is not None

@@ -1,8 +1,9 @@
 """The report: report.json, index.html with one table of all, and a page for each package."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from eigenworks.pages import MARKS, fill, summary_of
 from eigenworks.store import write_atomically
 from eigenworks.summary import Measured, Result, folded, machines, run_to_json
 
+DECADES = 1000.0
+"""Beyond this ratio of the largest value to the smallest a scale is logarithmic."""
 INDEX = "index.html"
 BENCH = "bench.html"
 
@@ -107,11 +110,15 @@ class Metric:
     waiting: tuple[Measured, ...]
     figures: tuple[Figure, ...]
     span: tuple[float, float] | None
+    log: bool = False
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The ends of the scale as they are written above it."""
-        return ("", "") if self.span is None else (f"{self.span[0]:.3g}", f"{self.span[1]:.3g}")
+        """The ends of the scale as they are written above it; of a logarithmic one the powers."""
+        if self.span is None:
+            return "", ""
+        low, high = (10**end if self.log else end for end in self.span)
+        return f"{low:.3g}", f"{high:.3g}"
 
 
 def metrics(result: Result) -> list[Metric]:
@@ -126,8 +133,10 @@ def metrics(result: Result) -> list[Metric]:
         shown += [figure.value for figure in figures]
         shown += [end for row in rows if (i := row.interval) for end in (i.low, i.high)]
         title = f"{name} ({unit})" if unit else name
-        span = svg.strip_span(shown) if len(rows) > 1 or figures else None
-        found.append(Metric(title, better, *folded(rows), figures, span))
+        log = min(shown) > 0 and max(shown) > DECADES * min(shown)
+        scaled = [math.log10(value) for value in shown] if log else shown
+        span = svg.strip_span(scaled) if len(rows) > 1 or figures else None
+        found.append(Metric(title, better, *folded(rows), figures, span, log))
     return found
 
 
@@ -142,10 +151,20 @@ def over(row: Measured) -> str:
     return "one seed, no interval"
 
 
-def _strip(row: Measured, span: tuple[float, float] | None) -> str:
+def _strip(row: Measured, metric: Metric) -> str:
     from markupsafe import Markup
 
-    if span is None:
+    if metric.span is None:
         return Markup("")
+    mean, interval = row.mean, row.interval
     figures = [(figure.value, figure.tolerance) for figure in row.figures]
-    return Markup(svg.strip(row.mean, row.interval, figures, span))
+    if metric.log:
+        mean = math.log10(mean)
+        if interval is not None:
+            ends = math.log10(interval.low), math.log10(interval.high)
+            interval = replace(interval, low=ends[0], high=ends[1])
+        figures = [
+            (math.log10(value), math.log10(1 + tolerance / value) if tolerance else None)
+            for value, tolerance in figures
+        ]
+    return Markup(svg.strip(mean, interval, figures, metric.span))
