@@ -19,6 +19,7 @@ def test_a_small_run_measures_everything():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_flows_beat_both_answers_on_digits():
     rows = {
         (row.label, row.metric): row.value
