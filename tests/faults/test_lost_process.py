@@ -1,10 +1,10 @@
 """One of three processes dies or stalls: the others say which, in time, and asvd goes on later."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -116,15 +116,22 @@ def work(rank: int, folder: str, task: str, fault: str, at: int) -> None:
 
         for name in ("all_reduce", "all_gather", "broadcast"):
             setattr(dist, name, failing(getattr(dist, name)))
-    torch.save(TASKS[task](folder), f"{folder}/found-{rank}.pt")
+    try:
+        torch.save(TASKS[task](folder), f"{folder}/found-{rank}.pt")
+    except RuntimeError:
+        Path(folder, f"ended-{rank}").touch()
+        raise
     dist.barrier()
     dist.destroy_process_group()
 
 
 def run(folder: Path, task: str, fault: str = "none", at: int = 1) -> list[tuple[int, str, float]]:
-    """Exit status, what was printed, and the seconds from the fault on, of each process."""
-    for left in (folder / "meet", folder / "lost"):
-        left.unlink(missing_ok=True)
+    """Exit status, what was printed, and the seconds from the fault to the error, of each process.
+
+    The seconds are 0 where there was none.
+    """
+    for left in (*folder.glob("meet"), *folder.glob("lost"), *folder.glob("ended-*")):
+        left.unlink()
     given = [str(folder), task, fault, str(at)]
     processes = [
         subprocess.Popen(
@@ -138,9 +145,9 @@ def run(folder: Path, task: str, fault: str = "none", at: int = 1) -> list[tuple
             if rank == LOST and fault == "stalls":
                 process.kill()
             told = process.communicate(timeout=240)[1]
-            lost = folder / "lost"
-            begun = lost.stat().st_mtime if lost.exists() else time.time()
-            found.append((process.returncode, told, time.time() - begun))
+            lost, ended = folder / "lost", folder / f"ended-{rank}"
+            seconds = ended.stat().st_mtime - lost.stat().st_mtime if ended.exists() else 0.0
+            found.append((process.returncode, told, seconds))
     finally:
         for process in processes:
             process.kill()
@@ -156,9 +163,13 @@ def check(task: str, fault: str, at: int, folder: Path) -> None:
         assert status == 1, told
         last = told.strip().splitlines()[-1]
         assert "LostProcessError" in last, told
-        assert f"process {LOST} of {WORLD} died or does not answer" in last, told
-        # A process that is gone is noticed at once, one that is silent after the timeout.
-        assert seconds < TIMEOUT + 6, told
+        # Who has not noticed yet may be named too.
+        named = re.search(rf"process ([\d, ]+) of {WORLD} died or does not answer", last)
+        assert named is not None, told
+        assert str(LOST) in named[1], told
+        # A process that is gone is noticed at once, one that is silent after the timeout; then
+        # the others have half as long to say that they are there. The rest is for a slow machine.
+        assert seconds < 1.5 * TIMEOUT + 4, told
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
@@ -173,22 +184,21 @@ def test_a_dead_process_is_named(task: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("at", [1, 2, 5])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_silent_process_is_named(task: str, at: int, tmp_path: Path) -> None:
-    check(task, "stalls", at, tmp_path)
+def test_a_silent_process_is_named(task: str, tmp_path: Path) -> None:
+    check(task, "stalls", 4, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_calibration_goes_on(tmp_path: Path) -> None:
     """Whichever collective the process died in, also between what others kept and it did not."""
-    for folder in (tmp_path / "whole", *(tmp_path / str(at) for at in range(1, 60, 6))):
-        folder.mkdir()
+    (tmp_path / "whole").mkdir()
     assert [status for status, *_ in run(tmp_path / "whole", "calibrate")] == [0] * WORLD
     expected = torch.load(tmp_path / "whole" / "found-0.pt")
-    for at in range(1, 60, 6):
+    for at in (2, 17, 44):
         folder = tmp_path / str(at)
+        folder.mkdir()
         check("calibrate", "dies", at, folder)
         for status, told, _ in run(folder, "calibrate"):
             assert status == 0, (at, told)

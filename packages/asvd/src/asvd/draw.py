@@ -166,7 +166,7 @@ def read(path: Path) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(data["report"]["layers"], list):
             raise TypeError("layers must be a list")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not a report of asvd: {error}") from error
     return data
 

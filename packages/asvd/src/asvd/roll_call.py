@@ -8,7 +8,8 @@ from typing import Any
 import torch.distributed as dist
 
 WAIT = 10.0
-"""Seconds for the others to answer, who may notice later; at most half the group's timeout."""
+"""Seconds for the others to answer, who may notice later; at most half the group's timeout, so that
+an error comes within one and a half times that."""
 
 
 class LostProcessError(RuntimeError):
@@ -20,7 +21,8 @@ def roll_call(what: str, group: "dist.ProcessGroup | None" = None) -> Generator[
     """While it lasts, an error of a collective becomes one that says which process is missing.
 
     The backend knows a broken connection or that nothing came in time, and not from whom. Who
-    fails leaves a note in the store of the group and looks for those of the others.
+    fails leaves a note in the store of the group and looks for those of the others. One that
+    lives, but has not noticed within that time, is named beside the one that is lost.
 
     Raises LostProcessError.
     """

@@ -5,8 +5,27 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+WRONG = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError, SafetensorError,
+)  # fmt: skip
+"""What comes of reading a file of another kind, or one that was cut or changed."""
+
+LONGEST_LINE = 1 << 20
+"""Characters. A compressed file can hold a line that fills the memory."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the error says, or what it is."""
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def write_bytes(path: Path, data: bytes, shared: bool = False) -> None:
@@ -57,16 +76,25 @@ def read_smiles(path: str | Path, column: str | None = None) -> Iterator[str]:
             if kind in (".csv", ".tsv"):
                 yield from _column(text, path, "\t" if kind == ".tsv" else ",", column)
                 return
-            for line in text:
+            for line in _lines(text):
                 words = line.split(maxsplit=1)
                 if words and not words[0].startswith("#"):
                     yield words[0]
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+    except gzip.BadGzipFile as error:
+        raise OSError(f"{path}: {error}") from error
+    except (UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError, csv.Error) as error:
         raise ValueError(f"{path}: not a whole file of text: {error}") from error
 
 
+def _lines(text: io.TextIOBase) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise EOFError(f"a line has more than {LONGEST_LINE:,} characters")
+        yield line
+
+
 def _column(text: io.TextIOBase, path: Path, delimiter: str, column: str | None) -> Iterator[str]:
-    rows = csv.reader(text, delimiter=delimiter)
+    rows = csv.reader(_lines(text), delimiter=delimiter)
     header = next(rows, [])
     if column is None:
         found = [name for name in header if name.strip().lower() in ("smiles", "canonical_smiles")]

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +19,7 @@ import selfies
 from jaxtyping import Int64, UInt8, UInt16
 from rdkit import Chem
 
-from chemflow.files import write_bytes, write_text
+from chemflow.files import WRONG, reason, write_bytes, write_text
 from chemflow.pool import Pool
 from chemflow.standardise import MoleculeError, Standardiser, canonical, parse
 from chemflow.vocabulary import NOP, Vocabulary, from_selfies
@@ -65,8 +67,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.read:,} molecules read, {self.kept:,} kept"]
-        for reason, number in self.rejected.items():
-            lines.append(f"  {number:,} {reason}, as {', '.join(self.examples[reason][:2])}")
+        for why, number in self.rejected.items():
+            lines.append(f"  {number:,} {why}, as {', '.join(self.examples[why][:2])}")
         return "\n".join(lines)
 
 
@@ -118,19 +120,26 @@ class Molecules:
         """Raises ValueError for files that do not belong together, OSError for absent ones."""
         folder = Path(folder)
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
-        report = Report(**json.loads((folder / "report.json").read_text("utf-8")))
         try:
-            with np.load(folder / "molecules.npz", allow_pickle=False) as file:
+            report = Report(**json.loads((folder / "report.json").read_text("utf-8")))
+        except WRONG as error:
+            told = f"{folder / 'report.json'}: not the account of molecules: {reason(error)}"
+            raise ValueError(told) from None
+        path = folder / "molecules.npz"
+        try:
+            # numpy leaves a file that it cannot read open, where it opened it.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 names = file["reasons"].tolist()
                 reasons = tuple(names[one] for one in file["rejected_reasons"])
                 found = cls(
                     file["ids"], vocabulary, file["rows"], report, (file["rejected_rows"], reasons)
                 )
-        except (KeyError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"{folder / 'molecules.npz'}: not encoded molecules: {error}"
-            ) from None
-        if len(found) != report.kept or (len(found) and found.ids.max() >= len(vocabulary)):
+                if found.ids.dtype.kind not in "iu" or found.ids.ndim != 2:
+                    raise ValueError(f"ids must be whole numbers (n, L), got {found.ids.dtype}")
+        except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
+        sound = len(found) == report.kept and len(found.rows) == len(found)
+        if not sound or (found.ids.size and not 0 <= found.ids.max() < len(vocabulary)):
             raise ValueError(f"{folder}: molecules.npz does not belong to the files beside it")
         return found
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .checkpoint import digest, read_checkpoint, write_checkpoint
+from .checkpoint import digest, no_more_than, read_checkpoint, write_checkpoint
+from .files import WRONG, reason
 from .networks import ResidualNetwork, SequenceNetwork
 from .training import Losses, Options, Progress, Task, Trainer
 
@@ -254,8 +255,13 @@ def save_surrogate(folder: Path, surrogate: Surrogate) -> None:
 def load_surrogate(folder: Path, model: Decodes, device: torch.device | str = "cpu") -> Surrogate:
     """In evaluation mode and frozen. Raises ValueError for any other file, naming it."""
     about, weights = read_checkpoint(folder / FILE, FORMAT)
-    surrogate = Surrogate(model, Config(**about["config"]), tuple(about["shape"]))
-    surrogate.load_state_dict(weights)
-    if about["quality"] is not None:
-        surrogate.quality = Quality(**about["quality"])
+    try:
+        with no_more_than(weights):
+            surrogate = Surrogate(model, Config(**about["config"]), tuple(about["shape"]))
+        surrogate.load_state_dict(weights)
+        if about["quality"] is not None:
+            surrogate.quality = Quality(**about["quality"])
+    except WRONG as error:
+        told = f"{folder / FILE}: weights do not fit its head: {reason(error)}"
+        raise ValueError(told) from error
     return surrogate.to(device).eval().requires_grad_(False)

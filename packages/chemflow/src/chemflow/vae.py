@@ -6,15 +6,16 @@ Wei et al. 2024 (ChemFlow), appendix D.5, after LIMO (Eckmann et al. 2022).
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveDecoder
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import no_more_than, read_checkpoint, write_checkpoint
 from .draws import uniform_rows
+from .files import WRONG, reason
 from .molecules import to_selfies
 from .one_shot import OneShotDecoder, encoder_layers
 from .prior import LatentPrior, standard_sample
@@ -225,9 +226,19 @@ def save_model(folder: Path, model: MoleculeVAE) -> None:
 def load_model(folder: Path, device: torch.device | str = "cpu") -> MoleculeVAE:
     """In evaluation mode and frozen. Raises ValueError for any other file, naming it."""
     about, weights = read_checkpoint(folder / FILE, FORMAT)
+    try:
+        with no_more_than(weights):
+            model = _built(about)
+        model.load_state_dict(weights)
+    except WRONG as error:
+        told = f"{folder / FILE}: weights do not fit its head: {reason(error)}"
+        raise ValueError(told) from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _built(about: dict[str, Any]) -> MoleculeVAE:
     config = Config(**about["config"] | {"hidden": tuple(about["config"]["hidden"])})
     model = MoleculeVAE(config, Vocabulary(tuple(about["tokens"])))
     if about["prior"] is not None:
         model.prior = LatentPrior(**about["prior"])
-    model.load_state_dict(weights)
-    return model.to(device).eval().requires_grad_(False)
+    return model

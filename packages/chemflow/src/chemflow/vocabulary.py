@@ -10,7 +10,7 @@ import selfies
 from jaxtyping import Integer
 from torch import Tensor
 
-from chemflow.files import write_text
+from chemflow.files import WRONG, reason, write_text
 from chemflow.standardise import MoleculeError
 
 NOP = "[nop]"
@@ -106,8 +106,8 @@ class Vocabulary:
         try:
             told = json.loads(Path(path).read_text("utf-8"))
             form, tokens = told["format"], told["tokens"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not a vocabulary of chemflow: {error}") from error
-        if form != _FORMAT or not all(isinstance(token, str) for token in tokens):
-            raise ValueError(f"{path}: expected the format {_FORMAT!r}, got {form!r}")
-        return cls(tuple(tokens))
+            if form != _FORMAT or not all(isinstance(token, str) for token in tokens):
+                raise ValueError(f"expected the format {_FORMAT!r}, got {form!r}")
+            return cls(tuple(tokens))
+        except WRONG as error:
+            raise ValueError(f"{path}: not a vocabulary of chemflow: {reason(error)}") from error

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .files import whole
+from .files import WRONG, no_more_than, reason, whole
 from .model import Config, FlowFactorVAE
 from .train import Trainer
 
@@ -35,20 +34,21 @@ def load_model(path: Path) -> tuple[FlowFactorVAE, Config, dict[str, Any]]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    except (*WRONG, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {reason(error)}") from error
     if header.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a model of {FORMAT!r}, got {header.get('format')!r}")
-    fields = json.loads(header["config"])
-    for name in ("shape", "hidden"):
-        fields[name] = tuple(fields[name])
-    config = Config(**fields)
-    model = config.build()
     try:
+        fields = json.loads(header["config"])
+        for name in ("shape", "hidden"):
+            fields[name] = tuple(fields[name])
+        config = Config(**fields)
+        with no_more_than(weights):
+            model = config.build()
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: weights do not fit its config: {error}") from error
-    return model.eval(), config, json.loads(header["about"])
+        return model.eval(), config, json.loads(header["about"])
+    except WRONG as error:
+        raise ValueError(f"{path}: weights do not fit its config: {reason(error)}") from error
 
 
 def save_run(path: Path, trainer: Trainer) -> None:
@@ -64,7 +64,6 @@ def load_run(path: Path, trainer: Trainer) -> None:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not the state of a run: {reason}") from error
-    trainer.load_state_dict(state)
+        trainer.load_state_dict(state)
+    except (*WRONG, OSError) as error:
+        raise ValueError(f"{path}: not the state of this run: {reason(error)}") from error

@@ -6,7 +6,6 @@ official HouseholderGAN reflectors, and `save_generator`'s safetensors.
 
 import argparse
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from householder_gan.files import whole
+from householder_gan.files import WRONG, no_more_than, reason, whole
 from householder_gan.generators.dcgan import DCGAN
 from householder_gan.generators.resample import binomial_kernel
 from householder_gan.generators.stylegan2 import StyleGAN2
 from householder_gan.generators.stylegan3 import StyleGAN3
 from householder_gan.householderize import isometry_of, originals_of, register_householder
-from householder_gan.restricted_pickle import Persistent, read_pickle
+from householder_gan.restricted_pickle import Persistent, RefusedPickleError, read_pickle
 
 FORMAT = "householder-gan generator 1"
 _KINDS = {"DCGAN": DCGAN, "StyleGAN2": StyleGAN2, "StyleGAN3": StyleGAN3}
@@ -71,13 +70,17 @@ def load_rosinality(path: str | Path, key: str = "g_ema") -> StyleGAN2:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a checkpoint of tensors: {reason}") from error
+    except FileNotFoundError:
+        raise
+    except (*WRONG, OSError) as error:
+        raise ValueError(f"{path}: not a checkpoint of tensors: {reason(error)}") from error
     if not isinstance(held, dict) or key not in held:
         names = sorted(map(str, held)) if isinstance(held, dict) else type(held).__name__
         raise ValueError(f"{path}: must hold {key!r}, got {names}")
-    return stylegan2_of_rosinality(held[key])
+    try:
+        return stylegan2_of_rosinality(held[key])
+    except WRONG as error:
+        raise ValueError(f"{path}: {key!r} is no StyleGAN2: {error}") from error
 
 
 def nvlabs_to_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -217,11 +220,16 @@ def load_nvlabs(path: str | Path, key: str = "G_ema") -> StyleGAN2 | StyleGAN3:
     if key not in networks:
         raise ValueError(f"{path}: must hold {key!r}, got {sorted(networks)}")
     network: Persistent = networks[key]
-    state = dict(network.tensors())
-    if any(name.startswith("synthesis.b4.") for name in state):
-        return stylegan2_of_rosinality(nvlabs_to_rosinality(state))
-    if any(name.startswith("synthesis.L0_") for name in state):
-        return stylegan3_of_nvlabs(state, network.arguments)
+    try:
+        state = dict(network.tensors())
+        if any(name.startswith("synthesis.b4.") for name in state):
+            return stylegan2_of_rosinality(nvlabs_to_rosinality(state))
+        if any(name.startswith("synthesis.L0_") for name in state):
+            return stylegan3_of_nvlabs(state, network.arguments)
+    except RefusedPickleError as error:
+        raise RefusedPickleError(f"{path}: {error}") from None
+    except WRONG as error:
+        raise ValueError(f"{path}: {key!r} cannot be read: {reason(error)}") from error
     raise ValueError(f"{path}: {network.class_name} is neither StyleGAN2 nor StyleGAN3")
 
 
@@ -326,14 +334,25 @@ def load_generator(path: str | Path) -> DCGAN | StyleGAN2 | StyleGAN3:
         with safe_open(path, "pt") as file:
             held = json.loads((file.metadata() or {}).get("householder-gan", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a file of a generator: {error}") from error
+    except WRONG as error:
+        raise ValueError(f"{path}: not a file of a generator: {reason(error)}") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{path}: its head must hold an object")
     if held.get("format") != FORMAT or held.get("kind") not in _KINDS:
         raise ValueError(f"{path}: format must be {FORMAT!r}, got {held.get('format')!r}")
+    try:
+        return _built(held, state)
+    except WRONG as error:
+        raise ValueError(f"{path}: head and weights do not fit: {reason(error)}") from error
+
+
+def _built(held: Mapping[str, Any], state: Mapping[str, Tensor]) -> DCGAN | StyleGAN2 | StyleGAN3:
     settings = dict(held["settings"])
     if isinstance(settings.get("channels"), dict):
         settings["channels"] = {int(k): v for k, v in settings["channels"].items()}
-    generator = _KINDS[held["kind"]](**settings)
+    kind = _KINDS[held["kind"]]
+    with no_more_than(state):
+        generator = kind(**settings)
     modules = dict(generator.named_modules())
     for name, one in held["projectors"].items():
         register_householder(
@@ -344,5 +363,5 @@ def load_generator(path: str | Path) -> DCGAN | StyleGAN2 | StyleGAN3:
             reflectors=one["reflectors"],
             gain="mean" if one["mean_gain"] else 1.0,
         )
-    _load(generator, state, str(path))
+    _load(generator, state, "weights")
     return generator.eval()

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from linalg_kernels import svd_topk
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from householder_gan.files import whole, write_text
+from householder_gan.files import WRONG, reason, whole, write_text
 from householder_gan.generators.protocol import Generator, draw
 from householder_gan.householderize import as_matrix, factors_of, isometry_of
 from householder_gan.layouts import Layers, find_sites, slot_of
@@ -140,8 +140,8 @@ def load_directions(path: str | Path) -> DirectionSet:
                     for i, one in enumerate(held["layers"])
                 )
             )
-    except (ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a set of directions: {error}") from error
+    except WRONG as error:
+        raise ValueError(f"{path}: not a set of directions: {reason(error)}") from error
 
 
 def _gain(module: nn.Module) -> float:

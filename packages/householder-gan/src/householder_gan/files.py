@@ -1,10 +1,30 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what is said of others."""
 
-from collections.abc import Generator
+import math
+import pickle
+import struct
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+WRONG = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+"""What comes of reading a file of another kind, or one that was cut or changed."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the error says, or what it is."""
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
@@ -32,3 +52,33 @@ def write_text(path: str | Path, text: str) -> None:
     """UTF-8, whole or not at all."""
     with whole(path) as part:
         part.write_text(text, "utf-8")
+
+
+class _NoMoreThan(TorchFunctionMode):
+    """Counts the numbers that are made room for."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = count
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        if func in _MAKERS:
+            given = (kwargs or {}).get("size", args[0] if args else ())
+            size = given if isinstance(given, (tuple, list)) else args
+            self.left -= math.prod(n for n in size if isinstance(n, int))
+            if self.left < 0:
+                raise ValueError("it asks for a network of more numbers than it holds")
+        return func(*args, **(kwargs or {}))
+
+
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+
+def no_more_than(weights: Mapping[str, Tensor]) -> TorchFunctionMode:
+    """While it lasts, no module that is built may have many times the numbers of the weights.
+
+    The head of a file may ask for a network of any size.
+    """
+    return _NoMoreThan(16 * sum(value.numel() for value in weights.values()) + 10**6)

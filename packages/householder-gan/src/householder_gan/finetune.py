@@ -9,7 +9,6 @@ are averaged over the processes.
 
 import copy
 import math
-import pickle
 from collections.abc import Callable
 from collections.abc import Generator as Steps
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from householder_gan.files import whole
+from householder_gan.files import WRONG, reason, whole
 from householder_gan.generators.protocol import Generator, codes, device_of
 from householder_gan.householderize import WeightIsometry
 from householder_gan.penalties import hessian_penalty, path_lengths, r1_penalty
@@ -340,22 +339,25 @@ class FineTuner:
         """Go on from `save`. Raises ValueError for another file, recipe or network."""
         try:
             held = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{path}: not a state of fine-tuning: {reason}") from error
+        except FileNotFoundError:
+            raise
+        except (*WRONG, OSError) as error:
+            raise ValueError(f"{path}: not a state of fine-tuning: {reason(error)}") from error
         if not isinstance(held, dict) or held.get("format") != FORMAT:
             raise ValueError(f"{path}: not a state of fine-tuning")
-        if held["recipe"] != asdict(self.recipe):
-            differing = [k for k, v in asdict(self.recipe).items() if held["recipe"].get(k) != v]
+        written = held.get("recipe")
+        if written != asdict(self.recipe):
+            known = written if isinstance(written, dict) else {}
+            differing = [k for k, v in asdict(self.recipe).items() if known.get(k) != v]
             raise ValueError(f"{path}: written under another recipe, which differs in {differing}")
         try:
             for name in ("generator", "average", "discriminator"):
                 getattr(self, name).load_state_dict(held[name])
-        except RuntimeError as error:
+            self.optimizer.load_state_dict(held["optimizer"])
+            self.critic_optimizer.load_state_dict(held["critic_optimizer"])
+            self.mean_path, self.step_number = float(held["mean_path"]), int(held["step"])
+        except WRONG as error:
             raise ValueError(f"{path}: of another network: {error}") from error
-        self.optimizer.load_state_dict(held["optimizer"])
-        self.critic_optimizer.load_state_dict(held["critic_optimizer"])
-        self.mean_path, self.step_number = held["mean_path"], held["step"]
 
 
 def finetune(

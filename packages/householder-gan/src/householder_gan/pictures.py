@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from householder_gan.files import reason
+
 
 def to_pixels(images: Float[Tensor, "*batch c h w"]) -> UInt8[Tensor, "*batch h w 3"]:
     """Values in -1..1 as 0..255, beyond them cut off as a screen does; grey becomes RGB.
@@ -24,13 +26,22 @@ def to_pixels(images: Float[Tensor, "*batch c h w"]) -> UInt8[Tensor, "*batch h 
 
 
 def from_picture(path: str | Path, size: int) -> Float[Tensor, "3 h w"]:
-    """A picture file as an image in -1..1, cut to a centred square and resized."""
-    with Image.open(path) as picture:
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        square = picture.convert("RGB").crop((left, top, left + side, top + side))
-        small = square.resize((size, size), Image.Resampling.LANCZOS)
-        data = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
+    """A picture file as an image in -1..1, cut to a centred square and resized.
+
+    Raises ValueError naming a file that is broken, or so large that Pillow takes it for an attack.
+    """
+    try:
+        with Image.open(path) as picture:
+            side = min(picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            square = picture.convert("RGB").crop((left, top, left + side, top + side))
+            small = square.resize((size, size), Image.Resampling.LANCZOS)
+            data = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
+    except FileNotFoundError:
+        raise
+    # Pillow's plugins raise nearly anything for a broken file.
+    except Exception as error:
+        raise ValueError(f"{path}: not a whole picture: {reason(error)}") from error
     return data.view(size, size, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 

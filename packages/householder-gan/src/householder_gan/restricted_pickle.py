@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -253,7 +254,7 @@ def read_pickle(path: str | Path) -> dict[str, Persistent]:
             raise RefusedPickleError(f"{path}: {error}{hint}") from None
         except (
             pickle.UnpicklingError, EOFError, AttributeError, TypeError, KeyError, IndexError,
-            RuntimeError, ValueError, OverflowError, MemoryError, UnicodeError,
+            RuntimeError, ValueError, OverflowError, MemoryError, struct.error,
         ) as error:  # fmt: skip
             raise RefusedPickleError(f"{path}: not a pickle of networks: {error}") from error
     if not isinstance(held, Mapping):

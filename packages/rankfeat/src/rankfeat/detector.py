@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankfeat.calibration import Calibration, fingerprint
-from rankfeat.files import whole
+from rankfeat.files import WRONG, reason, whole
 from rankfeat.hooks import Hooks
 
 _FORMAT = "rankfeat-1"
@@ -207,23 +207,29 @@ class ModelDetector(nn.Module):
             with safe_open(str(path), framework="pt") as file:
                 header = file.metadata() or {}
                 held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        except WRONG as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {reason(error)}") from error
         if header.get("format") != _FORMAT:
             raise ValueError(f"{path} must be a {_FORMAT} file, got {header.get('format')!r}")
         if header.get("detector") != cls.__name__:
             raise ValueError(f"{path} must hold a {cls.__name__}, got a {header.get('detector')}")
-        tensors = {name: held[name] for name in ("id_scores", *cls.STATISTICS)}
-        settings = json.loads(header["settings"])
-        tpr, expected = settings.pop("tpr"), settings.pop("model_sha256")
+        try:
+            tensors = {name: held[name] for name in ("id_scores", *cls.STATISTICS)}
+            settings = json.loads(header["settings"])
+            tpr, expected = float(settings.pop("tpr")), str(settings.pop("model_sha256"))
+        except WRONG as error:
+            raise ValueError(f"{path} lacks what a detector needs: {reason(error)}") from error
         found = fingerprint(model)
         if found != expected:
             raise ValueError(
                 f"model must have the weights that {path} was calibrated with (SHA-256"
                 f" {expected[:12]}), got {found[:12]}: the threshold does not hold for it"
             )
-        detector = cls.from_settings(model, settings)
-        detector.calibration = Calibration(tensors.pop("id_scores"), tpr, found)
+        try:
+            detector = cls.from_settings(model, settings)
+            detector.calibration = Calibration(tensors.pop("id_scores"), tpr, found)
+        except WRONG as error:
+            raise ValueError(f"{path} has settings of no detector: {reason(error)}") from error
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         for name, tensor in tensors.items():
             setattr(detector, name, tensor.to(device))

@@ -1,10 +1,25 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what is said of others."""
 
+import pickle
+import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+WRONG = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+"""What comes of reading a file of another kind, or one that was cut or changed."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the error says, or what it is."""
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager

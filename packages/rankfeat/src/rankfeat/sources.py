@@ -1,7 +1,6 @@
 """Models and image data by name, as the command and the protocols take them (extra `cli`)."""
 
 import importlib
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
+
+from rankfeat.files import WRONG, reason
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 Resize = Literal["direct", "crop"]
@@ -57,9 +58,11 @@ class Preprocessing:
 def _state_dict(path: str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"weights {path} are not a whole state dictionary: {reason}") from error
+    except FileNotFoundError:
+        raise
+    except (*WRONG, OSError) as error:
+        told = f"weights {path} are not a whole state dictionary: {reason(error)}"
+        raise ValueError(told) from error
     if not isinstance(state, dict):
         raise ValueError(f"weights {path} must be a state dictionary, got {type(state).__name__}")
     return state
@@ -119,8 +122,13 @@ class ImageFiles(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        with Image.open(self.paths[index]) as image:
-            return self.transform(image)
+        try:
+            with Image.open(self.paths[index]) as image:
+                return self.transform(image)
+        # Pillow's plugins raise nearly anything for a broken file.
+        except Exception as error:
+            told = f"{self.paths[index]} is not a whole image: {reason(error)}"
+            raise ValueError(told) from error
 
 
 def load_data(name: str, preprocessing: Preprocessing, *, labelled: bool = False) -> Any:

@@ -68,7 +68,7 @@ def compare_files(a: Path, b: Path) -> list[Difference]:
     try:
         rows_a, rows_b = dict(_entries(first)), dict(_entries(second))
         broke = sorted(_states(first, "done") & _states(second, "failed"))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise IncomparableError(f"{a} or {b} lacks what its format asks for: {error!r}") from error
     differences = [
         Difference((name, "", ""), None, None, "worse", "done in A, failed in B") for name in broke
@@ -150,7 +150,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise IncomparableError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IncomparableError(f"{path} is not JSON: {error}") from error
     known = (summary.FORMAT, bench.FORMAT)
     if not isinstance(data, dict) or data.get("format") not in known:
@@ -179,10 +179,15 @@ def _entries(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Entry]]
             interval = (
                 Interval(ends["low"], ends["high"], ends.get("kind", "")) if "low" in ends else None
             )
+            value = row["value" if of_bench else "mean"]
+            if not all(isinstance(text, str) for text in (name, row["label"], row["metric"])):
+                raise TypeError("names, labels and metrics must be text")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"a value must be a number, got {type(value).__name__}")
             yield (
                 (name, row["label"], row["metric"]),
                 Entry(
-                    value=row["value" if of_bench else "mean"],
+                    value=value,
                     interval=interval,
                     unit=row.get("unit", ""),
                     better=row.get("better"),

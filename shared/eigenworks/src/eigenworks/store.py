@@ -104,13 +104,13 @@ def load_unit(path: Path) -> Unit | None:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path} is not a whole result: {error}") from error
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise UnreadableError(f"{path} is not in the format {FORMAT!r}")
     try:
         return unit_from_json(data)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreadableError(f"{path} is not in the format {FORMAT!r}: {error}") from error
 
 

@@ -1,5 +1,7 @@
 """What the argument SOURCE names, and the run that a command reads."""
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 
 from flowfactor.checkpoint import load_model
 from flowfactor.data import SequenceSource, TransformedImages, red_digits, shapes3d, split
+from flowfactor.files import WRONG, reason
 from flowfactor.model import FlowFactorVAE
 from flowfactor.posterior import match_flows
 from flowfactor.synthetic import rooms, sprites
@@ -38,10 +41,7 @@ def open_source(source: str, steps: int, transformations: str) -> SequenceSource
         small = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
         images = np.pad(small.repeat(2, 1).repeat(2, 2), ((0, 0), (2, 2), (2, 2)))
     else:
-        with np.load(source, allow_pickle=False) as file:
-            if "images" not in file:
-                raise ValueError(f"{source}: expected an array `images`, got {list(file)}")
-            images = file["images"]
+        images = _images(source)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
             f"{source}: images must be uint8 (N, H, W) or (N, H, W, C), "
@@ -50,6 +50,19 @@ def open_source(source: str, steps: int, transformations: str) -> SequenceSource
     pixels = torch.from_numpy(images)
     pixels = red_digits(pixels) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     return TransformedImages(pixels, chosen, steps)
+
+
+def _images(path: str) -> np.ndarray:
+    try:
+        # numpy leaves a file that it cannot read open, where it opened it.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            names = list(file)
+            images = file["images"] if "images" in names else None
+    except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
+    if images is None:
+        raise ValueError(f"{path}: expected an array `images`, got {names[:8]}")
+    return images
 
 
 def open_run(folder: Path) -> tuple[FlowFactorVAE, SequenceSource, dict[str, Any]]:

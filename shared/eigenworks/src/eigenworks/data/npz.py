@@ -1,6 +1,7 @@
 """Reading plain arrays from an .npz file, without running code from it."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,12 @@ def read_npz(path: Path, what: str, names: Sequence[str]) -> dict[str, np.ndarra
         # Opened here: NumPy leaves a file open that is no archive.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise DataError(f"{path}: it asks for more memory than there is") from error
+    except (
+        ValueError, TypeError, AttributeError, OSError, EOFError, LookupError, ArithmeticError,
+        RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise DataError(f"{path}: not a whole file of {what}: {error}") from error
     if not set(names) <= arrays.keys():
         raise DataError(f"{path}: must have {' and '.join(names)}, got {sorted(arrays)}")
