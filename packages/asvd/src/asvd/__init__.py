@@ -1,7 +1,7 @@
 """Activation-aware SVD compression of language models (ASVD, arXiv:2312.05821)."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asvd.allocate import Allocation, allocate
 from asvd.blocks import causal_loss
@@ -16,6 +16,10 @@ from asvd.roll_call import LostProcessError
 from asvd.search import RankList
 from asvd.spill import StaleRunError
 from asvd.statistics import GradientMoments, InputMoments, NonFiniteActivationError, scaling
+
+if TYPE_CHECKING:
+    from asvd.checkpoint import load, load_gguf, load_official
+    from asvd.kv_cache import LowRankCache
 
 register_with_transformers()
 

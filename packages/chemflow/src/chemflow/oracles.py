@@ -217,9 +217,13 @@ def logp_minus_sa(mol: Mol) -> float:
 
 
 QED = Property("qed", qed)
+"""Drug-likeness, 0 … 1."""
 SA = Property("sa", sa, maximise=False)
+"""Synthetic accessibility, 1 (easy) … 10."""
 LOGP = Property("logp", logp)
+"""Crippen's estimate of log P."""
 LOGP_MINUS_SA = Property("logp-sa", logp_minus_sa)
+"""log P - SA."""
 
 
 @cache

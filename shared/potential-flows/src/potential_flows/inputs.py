@@ -8,6 +8,7 @@ from torch import Tensor
 
 # u(z, t): points (*batch, n) and times (*batch) to values (*batch), each row by itself.
 Potential = Callable[[Tensor, Tensor], Tensor]
+"""u: points (*batch, n) and times (*batch) to values (*batch), each row by itself."""
 
 
 def check_points(z: Tensor, name: str = "z") -> None:
