@@ -27,9 +27,9 @@ class Shadowed(Extension):
     def on_package(self, *, pkg: Module, **_: object) -> None:
         """Puts the function in the module's place, when all that is found through it was found."""
         for member in pkg.members.values():
-            if member.is_alias:
+            if isinstance(member, Alias):
                 with suppress(AliasResolutionError, CyclicAliasError):
-                    _ = member.final_target
+                    member.resolve_target()
         for name in map(str, pkg.exports or ()):
             module = pkg.members.get(name)
             if module is not None and not module.is_alias and name in module.members:
