@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -195,7 +195,7 @@ class _Unpickler(_InPython):
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_InPython.dispatch)
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self._known = _known()
 

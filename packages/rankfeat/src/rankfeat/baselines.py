@@ -303,7 +303,8 @@ class ViM(_FeatureDetector):
                 f"d must leave some of the features of the ID data, got {self.d}, which spans them"
             )
         alpha = logits.double().amax(1).mean() / distance
-        self.origin, self.residual = origin.to(F.dtype), residual.to(F.dtype)
+        # In the order in which it comes back from a file: products round by it.
+        self.origin, self.residual = origin.to(F.dtype), residual.to(F.dtype).contiguous()
         self.alpha = alpha.to(F.dtype)
         return self
 
