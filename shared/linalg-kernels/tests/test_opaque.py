@@ -5,6 +5,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from linalg_kernels.backends import native
+from linalg_kernels.backends.choice import NATIVE_LIMIT
 from linalg_kernels.testing import random_spd
 from torch._dynamo.backends.common import aot_autograd
 
@@ -81,4 +82,6 @@ def test_traced_graphs_call_the_operators():
     with lk.backend("torch"):
         assert "linalg_kernels" not in names_in(lk.logm, A)
     # What the library does not know is traced as what it consists of.
-    assert "linalg_kernels" not in names_in(lk.logm, torch.eye(65, dtype=A.dtype)[None])
+    assert "linalg_kernels" not in names_in(
+        lk.logm, torch.eye(NATIVE_LIMIT + 1, dtype=A.dtype)[None]
+    )
