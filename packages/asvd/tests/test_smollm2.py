@@ -58,8 +58,8 @@ def test_order_of_the_methods(loaded: tuple[Any, Any]) -> None:
     """KL of the logits to the dense model on tokens that no method saw."""
     model, tokenizer = loaded
     text = english()
-    calibration = cut(text, tokenizer, 16, 128)
-    test = cut(text[len(text) // 2 :], tokenizer, 4, 128)
+    calibration = cut(text, tokenizer, 5, 128)
+    test = cut(text[len(text) // 2 :], tokenizer, 2, 128)
     dense = log_probabilities(model, test)
     scale_channels(model)
     measure = divergence_from(dense, test)
