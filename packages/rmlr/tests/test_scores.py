@@ -1,6 +1,7 @@
 """Scores: closed forms, invariances, limits and units."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -270,6 +271,25 @@ def test_congruence_trace_is_its_reference():
     assert torch.autograd.gradgradcheck(
         lambda *T: congruence_trace(*((X + X.mT) / 2 for X in T), scalar.SQRT), small
     )
+
+
+@pytest.mark.parametrize("wanted", list(product([True, False], repeat=3))[:-1], ids=str)
+@pytest.mark.parametrize("block", [1, 1 << 22])
+def test_gradients_of_some_are_those_of_all(wanted, block, monkeypatch):
+    """Whatever is asked for, and in however many blocks."""
+    monkeypatch.setattr("rmlr.congruence_trace._BLOCK_BYTES", block)
+    G = torch.randn(len(draw()[0]), len(draw()[1]), dtype=torch.float64)
+    inputs = [T.requires_grad_(asked) for T, asked in zip(draw(), wanted, strict=True)]
+    got = torch.autograd.grad(
+        congruence_trace(*inputs, scalar.LOG), [T for T in inputs if T.requires_grad], G
+    )
+    every = [T.requires_grad_() for T in draw()]
+    want = torch.autograd.grad(reference(*every, scalar.LOG), every, G)
+    want = [(T + T.mT) / 2 if i == 0 else T for i, T in enumerate(want)]
+    for one, other in zip(
+        got, [T for T, asked in zip(want, wanted, strict=True) if asked], strict=True
+    ):
+        close(one, other)
 
 
 @pytest.mark.parametrize(

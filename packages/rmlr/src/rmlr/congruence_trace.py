@@ -4,7 +4,7 @@ One eigendecomposition M = K^T T K = U diag(w) U^T gives the value and, by Dalec
 derivative U (f[w_i, w_j] ∘ U^T A U) U^T for M, which is finite where eigenvalues meet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -69,15 +69,18 @@ class _CongruenceTrace(Function):
     def forward(ctx, T, K, A, f):
         b, n, _ = T.shape
         ctx.f = f
+        of_T, of_K, of_A, _ = ctx.needs_input_grad
+        of_pairs = of_T or of_K
         scores, kept = [], []
         for some in _blocks(T, K):
             w, U = eigh(_congruences(T, K[some]), check=False)
             F = daleckii_krein.evaluate(U, None, w, U, f)
             weights = A[some].reshape(len(F), n * n, 1)
             scores.append((F.view(len(F), b, n * n) @ weights)[..., 0])
-            if any(ctx.needs_input_grad):
+            if of_pairs:
                 repeated = A[some, None].expand_as(U).contiguous()
-                kept += [F, daleckii_krein.frechet(U, repeated, None, w, U, f)]
+                D = daleckii_krein.frechet(U, repeated, None, w, U, f)
+            kept += [F if of_A else None, D if of_pairs else None]
         ctx.save_for_backward(T, K, A, *kept)
         return torch.cat(scores).mT if scores else T.new_empty(b, 0)
 
@@ -87,33 +90,42 @@ class _CongruenceTrace(Function):
         if torch.is_grad_enabled():
             return *_differentiable_vjp(T, K, A, ctx.f, G), None
         b, n, _ = T.shape
-        gT: list[Tensor] = []
+        gT: Tensor | None = None
         gK: list[Tensor] = []
         gA: list[Tensor] = []
         for some, F, D in zip(_blocks(T, K), kept[::2], kept[1::2], strict=True):
-            if ctx.needs_input_grad[2]:
+            if F is not None:
                 gA.append(G.mT[some, None] @ F.view(len(F), b, n * n))
-            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-                of_T, of_K = _congruence_vjp(T, K[some], D * G.mT[some, :, None, None])
-                # Not in place: this runs under vmap for batched gradients.
-                gT = [gT[0] + of_T if gT else of_T]
-                gK.append(of_K)
+            if D is not None:
+                of_M = D * G.mT[some, :, None, None]
+                of_T, of_K = _congruence_vjp(T, K[some], of_M, ctx.needs_input_grad)
+                if of_T is not None:
+                    # Not in place: this runs under vmap for batched gradients.
+                    gT = of_T if gT is None else gT + of_T
+                if of_K is not None:
+                    gK.append(of_K)
         return (
-            (gT[0] + gT[0].mT) / 2 if gT else None,
+            None if gT is None else (gT + gT.mT) / 2,
             torch.cat(gK) if gK else None,
             torch.cat(gA).view_as(A) if gA else None,
             None,
         )
 
 
-def _congruence_vjp(T: Samples, K: Classes, D: Pairs) -> tuple[Samples, Classes]:
+def _congruence_vjp(
+    T: Samples, K: Classes, D: Pairs, wanted: Sequence[bool]
+) -> tuple[Samples | None, Classes | None]:
     """Gradients for T, before they are made symmetric, and K from those for M = K^T T K."""
     c, b, n, _ = D.shape
     right = (D.view(c, b * n, n) @ K.mT).view(c, b, n, n)
-    stacked = K.transpose(0, 1).reshape(n, c * n)
-    gT = stacked @ right.transpose(0, 1).reshape(b, c * n, n)
-    gK = right.transpose(1, 2).reshape(c * n, b * n) @ T.reshape(b * n, n)
-    return gT, 2 * gK.view(c, n, n).mT
+    gT = gK = None
+    if wanted[0]:
+        stacked = K.transpose(0, 1).reshape(n, c * n)
+        gT = stacked @ right.transpose(0, 1).reshape(b, c * n, n)
+    if wanted[1]:
+        rows = right.transpose(1, 2).reshape(c * n, b * n) @ T.reshape(b * n, n)
+        gK = 2 * rows.view(c, n, n).mT
+    return gT, gK
 
 
 def _differentiable_vjp(
