@@ -124,6 +124,15 @@ def test_tasks_of_the_harness(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["eval", "nowhere"], "must be a folder with a config.json"),
         (["compress", "model", "model", "--ratio", "0.5"], "OUT must be an empty folder"),
         (["compress", "model", "new", "--ratio", "1.5", "--text", "text.txt"], "ratio must lie"),
+        (
+            ["compress", "model", "new", "--ratio", "0.5", "--text", "empty.txt"],
+            "--text must hold at least 2 tokens",
+        ),
+        (["eval", "model", "--text", "nowhere.txt"], "No such file or directory: 'nowhere.txt'"),
+        (
+            ["search", "model", "--ratio", "nan", "--out", "new"],
+            "ratio must lie in (0, 1], got nan",
+        ),
         (["report", "model"], "is not a report of asvd"),
     ],
 )
@@ -135,6 +144,7 @@ def test_errors_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
+    (folder / "empty.txt").touch()
     monkeypatch.setattr(sys, "argv", ["asvd", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -142,6 +152,8 @@ def test_errors_are_one_sentence(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("asvd: ")
     assert message in last
+    # Said before any work.
+    assert not (folder / "new").exists()
 
 
 @pytest.mark.slow

@@ -36,6 +36,12 @@ class Allocation:
         return self.parameters / self.dense
 
 
+def check_share(share: float, name: str) -> None:
+    """ValueError unless share lies in (0, 1]."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} must lie in (0, 1], got {share}")
+
+
 def prices(shape: tuple[int, int], unit: Unit = "weights") -> tuple[int, int]:
     """What one rank costs, and what the dense layer does, for a layer of the shape (m, n).
 
@@ -77,8 +83,7 @@ def allocate(
 
     Raises ValueError for a ratio that even rank `least` everywhere exceeds.
     """
-    if not 0 < ratio <= 1:
-        raise ValueError(f"ratio must lie in (0, 1], got {ratio}")
+    check_share(ratio, "ratio")
     if align < 1:
         raise ValueError(f"align must be >= 1, got {align}")
     choices = {name: _choices(losses[name], shapes[name], align, least, unit) for name in shapes}

@@ -13,6 +13,7 @@ try:
 except ModuleNotFoundError:  # pragma: no cover - told to the user in words
     sys.exit("The command asvd needs its extra: pip install 'asvd[hf]'")
 
+from asvd.allocate import check_share
 from asvd.job import AllocationName
 from asvd.pipeline import ProbeMethod
 from asvd.spectra import Method
@@ -107,9 +108,10 @@ def compress(
         place.publish()
         _told(out, console)
         return
+    words = _read(text)
     network: Any
     network, tokenizer = asvd.load(model)
-    ids = _tokens(text, tokenizer)
+    ids = _tokens(words, tokenizer)
     calibration = torch.cat(asvd.windows(ids, min(length, len(ids))))[:samples]
     chosen = asvd.linear_layers(network, layers, skip or ())
     weights = sum(p.numel() for layer in chosen.values() for p in layer.parameters() if p.ndim == 2)
@@ -154,12 +156,13 @@ def evaluate(
     import asvd
 
     torch.set_num_threads(threads)
+    words = "" if lm_eval else _read(text)
     network, tokenizer = asvd.load(model)
     console = _console()
     if lm_eval:
         _tasks(network, tokenizer, lm_eval, console)
         return
-    found = asvd.windows(_tokens(text, tokenizer), length)[:limit]
+    found = asvd.windows(_tokens(words, tokenizer), length)[:limit]
     with _progress(console) as tell:
         value = asvd.perplexity(network, found, tell)
     console.print(f"perplexity {value:.4f} on {len(found)} windows of {length} tokens")
@@ -188,10 +191,13 @@ def search(
     import asvd
     from asvd import draw
 
+    for share in ratio:
+        check_share(share, "ratio")
     torch.set_num_threads(threads)
+    words = _read(text)
     network: Any
     network, tokenizer = asvd.load(model)
-    ids = _tokens(text, tokenizer)
+    ids = _tokens(words, tokenizer)
     calibration = torch.cat(asvd.windows(ids, min(length, len(ids))))[:samples]
     console = _console()
     batches = [row[None] for row in calibration]
@@ -253,16 +259,22 @@ def _told(out: Path, console: Any) -> None:
     )
 
 
-def _tokens(path: Path | None, tokenizer: Any) -> "Tensor":
-    if tokenizer is None:
-        raise ValueError("MODEL must come with a tokenizer (tokenizer.json)")
+def _read(path: Path | None) -> str:
+    """The text; read before the model, which takes longer to say that there is none."""
     if path is None:
         from pydoc_data.topics import topics
 
-        text = "\n\n".join(topics[name] for name in sorted(topics))
-    else:
-        text = path.read_text(encoding="utf-8")
-    return tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
+        return "\n\n".join(topics[name] for name in sorted(topics))
+    return path.read_text(encoding="utf-8")
+
+
+def _tokens(text: str, tokenizer: Any) -> "Tensor":
+    if tokenizer is None:
+        raise ValueError("MODEL must come with a tokenizer (tokenizer.json)")
+    ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
+    if len(ids) < 2:
+        raise ValueError(f"--text must hold at least 2 tokens, it has {len(ids)}")
+    return ids
 
 
 def _estimate(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from asvd.allocate import check_share
 from asvd.blocks import Batch, Loss, causal_loss
 from asvd.decompose import Decomposition, Fuse
 from asvd.distributed import spread
@@ -256,8 +257,8 @@ def _check(method: str, allocation: str, targets: Sequence[Target], calibration:
         if sum(value is not None for value in given) != 1:
             raise ValueError("give one of ratio, perplexity_budget and kv_ratio")
         for name, share in (("ratio", target.ratio), ("kv_ratio", target.kv_ratio)):
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], got {share}")
+            if share is not None:
+                check_share(share, name)
         if target.kv_ratio is not None and allocation in ("strs", "stable_rank"):
             raise ValueError(
                 "allocation must be 'uniform', 'greedy' or 'fisher' with kv_ratio, "
