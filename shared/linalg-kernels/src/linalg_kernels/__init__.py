@@ -1,6 +1,14 @@
 """Batched, differentiable matrix functions and factorisations for PyTorch."""
 
-from linalg_kernels import barycenter, daleckii_krein, errors, precision, scalar, transforms
+from linalg_kernels import (
+    barycenter,
+    congruence,
+    daleckii_krein,
+    errors,
+    precision,
+    scalar,
+    transforms,
+)
 from linalg_kernels.backends import opaque as _opaque  # noqa: F401 (registers operators)
 from linalg_kernels.backends.choice import BackendInfo, backend, backend_info
 from linalg_kernels.barycenter import ConvergenceWarning
@@ -71,7 +79,7 @@ __all__ = [
     # errors
     "LinAlgError",
     # modules for packages that build operations of their own on these
-    "barycenter", "daleckii_krein", "errors", "precision", "scalar", "transforms",
+    "barycenter", "congruence", "daleckii_krein", "errors", "precision", "scalar", "transforms",
     # covariance
     "covariance", "shrink_covariance",
 ]  # fmt: skip

@@ -16,12 +16,10 @@ from linalg_kernels import (
     ConvergenceWarning,
     chol_log,
     cholesky,
+    congruence,
     daleckii_krein,
-    eigh,
-    errors,
     expm,
     logm,
-    powm,
     scalar,
 )
 from linalg_kernels.barycenter import default_tol
@@ -56,39 +54,38 @@ def _inverse(L: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AffineInvariantPolar:
-    """C = back X back^T = V diag(w) V^T; w and V are constants to autograd.
+    """S = back X back^T, its eigensystem a constant to autograd.
 
-    C is there where derivatives go through it; move needs none, and its memory is wanted.
+    C is S where derivatives go through it; move needs none, and its memory is wanted.
     """
 
     group: "AffineInvariantGroup"
-    back: Tensor
     X: Tensor
     C: Tensor | None
-    w: Tensor
-    V: Tensor
+    S: congruence.Congruence
 
     def dist2(self) -> Float[Tensor, "*batch"]:
-        """(alpha ‖log C‖² + beta (log det C)²)/θ²."""
+        """(alpha ‖log S‖² + beta (log det S)²)/θ²."""
         group = self.group
         if self.C is None:
-            logs = torch.log(self.w)
-            squares, trace = (logs * logs).sum(-1), logs.sum(-1)
+            logs = torch.log(self.S.w)
+            squares = (logs * logs).sum(-1)
         else:
-            logs = daleckii_krein.evaluate(self.C, None, self.w, self.V, scalar.LOG)
-            squares, trace = (logs * logs).sum((-2, -1)), logs.diagonal(dim1=-2, dim2=-1).sum(-1)
+            logs = daleckii_krein.evaluate(self.C, None, self.S.w, self.S.V, scalar.LOG)
+            squares = (logs * logs).sum((-2, -1))
         check_alpha_beta(self.X.shape[-1], group.alpha, group.beta)
         value = squares if group.alpha == 1 else group.alpha * squares
         if group.beta != 0:
-            value = value + group.beta * trace * trace
+            traces = logs if self.C is None else logs.diagonal(dim1=-2, dim2=-1)
+            value = value + group.beta * traces.sum(-1).square()
         return value if group.theta == 1 else value / group.theta**2
 
     def moved(self, factor: Float[Tensor, "..."], forth: Float[Tensor, "..."]) -> Matrix:
-        """forth C^factor forth^T."""
+        """forth S^factor forth^T."""
         exponent = factor[..., 0, 0].expand(self.X.shape[:-2])
         if self.C is None:
-            return move(self.X, forth, exponent, self.back, self.w, self.V)
-        S = daleckii_krein.evaluate(self.C, exponent, self.w, self.V, scalar.POWER)
+            return move(self.X, forth, exponent, self.S)
+        S = daleckii_krein.evaluate(self.C, exponent, self.S.w, self.S.V, scalar.POWER)
         return _congruence(forth, S)
 
 
@@ -158,20 +155,15 @@ class AffineInvariantGroup:
         self, back: Float[Tensor, "..."], X: Matrix, *, constant: bool
     ) -> AffineInvariantPolar:
         """By an eigendecomposition, one for distances and scaling."""
-        with torch.set_grad_enabled(not constant and torch.is_grad_enabled()):
-            C = _congruence(back, X)
-        w, V = eigh(C.detach(), name="X")
-        if errors.can_read(w):
-            errors.check_positive(w, "X", "the logarithm")
-        return AffineInvariantPolar(self, back, X, None if constant else C, w, V)
+        C = None if constant else _congruence(back, X)
+        return AffineInvariantPolar(self, X, C, congruence.eigh(back, X, name="X"))
 
     def geodesic(self, X: Matrix, Y: Matrix, t: float) -> Matrix:
         """L (L^-1 Y L^-T)^t L^T with X = L L^T."""
         if t == 1:
             return Y
-        L = cholesky(X, check=False)
-        seen = _congruence(_inverse(L), Y)
-        return _symmetric(_congruence(L, powm(seen, t, check=False)))
+        exponent = X.new_full(Y.shape[:-2], t)
+        return congruence.move(cholesky(X, check=False), Y, scalar.POWER, exponent)
 
     def mean(self, X: Matrix, pool: Pool, steps: int | None) -> Float[Tensor, "*sets n n"]:
         """Karcher steps of length 1 from the arithmetic mean.
@@ -184,9 +176,8 @@ class AffineInvariantGroup:
             for _ in range(steps):
                 L = cholesky(M, check=False)
                 # Definite if and only if X is, so this is where an indefinite X is found.
-                seen = _congruence(pool.spread(_inverse(L)), X)
-                J = pool.mean(logm(seen, nonpos="raise", name="X"))
-                M = _symmetric(_congruence(L, self.exp(J)))
+                J = pool.mean(congruence.logm(pool.spread(L), X, inverse=True))
+                M = congruence.move(L, J, scalar.EXP, inverse=False)
             return M
         tol = default_tol(X.dtype) * math.sqrt(X.shape[-1])
         for _ in range(_MOST_STEPS):

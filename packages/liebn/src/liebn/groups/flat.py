@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from linalg_kernels.transforms import needs_rule
 from torch import Tensor
 
 from liebn.pool import Pool
@@ -13,8 +14,10 @@ Matrix = Float[Tensor, "*batch n n"]
 
 def squares(X: Matrix) -> Float[Tensor, "*batch"]:
     """‖X‖_F²."""
-    flat = X.flatten(-2)
-    return (flat[..., None, :] @ flat[..., :, None])[..., 0, 0]
+    if needs_rule(X):
+        return X.square().sum((-2, -1))
+    # In one pass over X. The derivatives of a norm are another matter: it has none at 0.
+    return torch.linalg.vector_norm(X, dim=(-2, -1)).square()
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ _ELEMENTARY = {
 }
 
 
-def _known(fn: ScalarFunction, p: Tensor | None) -> native.Function | None:
+def native_function(fn: ScalarFunction, p: Tensor | None) -> native.Function | None:
     """The library's own form of a function of eigenvalues, if it has one."""
     if isinstance(fn, scalar.Elementary):
         return _ELEMENTARY.get(fn.name)
     if isinstance(fn, scalar.Clamp):
         return native.Function(native.IDENTITY, floor=fn.floor)
     if isinstance(fn, scalar.Floored):
-        base = _known(fn.base, p)
+        base = native_function(fn.base, p)
         return None if base is None else native.Function(base.kind, base.table, fn.floor)
     if isinstance(fn, scalar.Power) and fn.order == 0:
         return native.Function(native.POWER, p)
@@ -127,13 +127,13 @@ def spectral(
         known = scalar.encode(fn)
         if known is not None and opaque_takes(A):
             return torch.ops.linalg_kernels.spectral(A, p, *known, symmetrize)
-    elif native_takes(SPECTRAL, A, p) and (f := _known(fn, p)) is not None:
+    elif native_takes(SPECTRAL, A, p) and (f := native_function(fn, p)) is not None:
         F, w, V, found = native.spectral(
             A, f, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check)
         )
         if _settled(found, check):
             return F, w, V
-    if triton_takes(A.shape[-1], gpu.LIMIT, A, p) and (f := _known(fn, p)) is not None:
+    if triton_takes(A.shape[-1], gpu.LIMIT, A, p) and (f := native_function(fn, p)) is not None:
         F, w, V, told = kernel("spectral", A)(
             A, f.table, f.kind, f.floor, symmetrize, _tolerance(symmetrize, check)
         )
@@ -145,7 +145,7 @@ def spectral(
 
 def natively(A: Tensor, fn: ScalarFunction) -> native.Function | None:
     """What `spectral_packed` and `spectral_value` need to know of fn, if they can take f(A)."""
-    return _known(fn, None) if native_takes(SPECTRAL, A) else None
+    return native_function(fn, None) if native_takes(SPECTRAL, A) else None
 
 
 def spectral_value(
@@ -183,12 +183,12 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
         if known is not None and opaque_takes(V):
             return torch.ops.linalg_kernels.evaluate(w, V, p, *known)
     elif native_takes(PRODUCT, V, w, p):
-        f = _known(fn, p)
+        f = native_function(fn, p)
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
         return native.compose(w, V, f)
     if triton_takes(V.shape[-1], gpu.LIMIT, V, w, p):
-        f = _known(fn, p)
+        f = native_function(fn, p)
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
         return kernel("evaluate", V)(w, V, f.table, f.kind, f.floor)
@@ -202,7 +202,7 @@ def spectral_of_congruence(
 
     None as well where there is something to be worded. Of constants: it has no derivative.
     """
-    if needs_rule(C, X) or not native_takes(SPECTRAL, X, C) or (f := _known(fn, None)) is None:
+    if needs_rule(C, X) or not native_takes(SPECTRAL, X, C) or (f := native_function(fn, None)) is None:
         return None
     F, w, found = native.spectral_of_congruence(C, X, f)
     return None if found else (F, w)
@@ -216,14 +216,14 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
             if known is not None and E.shape == V.shape and opaque_takes(V):
                 return torch.ops.linalg_kernels.frechet(w, V, E, p, *known)
         elif native_takes(PRODUCT, E, w, V, p):
-            f = _known(fn, p)
+            f = native_function(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return native.frechet(w, V, E, f)
         if triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
             V, w = V.expand(E.shape), w.expand(E.shape[:-1])
             p = None if p is None else p.expand(E.shape[:-2])
-            f = _known(fn, p)
+            f = native_function(fn, p)
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return kernel("frechet", V)(w, V, E, f.table, f.kind, f.floor)

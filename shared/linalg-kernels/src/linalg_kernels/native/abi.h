@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 8
+#define LK_ABI_VERSION 9
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -108,6 +108,19 @@ LK_API int32_t lk_eigh_adjoint(int32_t dtype, int64_t batch, int32_t n, const vo
 LK_API int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const void* V,
                           int32_t kind, const void* table, double floor, void* F,
                           int32_t threads);
+
+/* Y = K f(S) K^T from the packed eigensystem of S, for any K; matrix b belongs to
+ * K[b / K_repeat]. */
+LK_API int32_t lk_carry(int32_t dtype, int64_t batch, int32_t n, const void* packed,
+                        const void* K, int64_t K_repeat, int32_t kind, const void* table,
+                        double floor, void* Y, int32_t threads);
+
+/* Its adjoint at S = W X W^T, for a loss with gradient G in Y: gX the gradient in X,
+ * and for LK_POWER slope (batch) that in the exponents. Either may be null. */
+LK_API int32_t lk_carry_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* packed,
+                                const void* K, int64_t K_repeat, const void* W,
+                                int64_t W_repeat, int32_t kind, const void* table, double floor,
+                                const void* G, void* gX, void* slope, int32_t threads);
 
 /* Functions h of the diagonal of a Cholesky factor: h(l) = l, log l, l^exponent. */
 enum { LK_FACTOR = 0, LK_LOG_DIAGONAL = 1, LK_POWER_DIAGONAL = 2 };

@@ -141,6 +141,24 @@ int32_t lk_compose(int32_t dtype, int64_t batch, int32_t n, const void* w, const
   return run(dtype, args, &TypedKernels::compose, threads);
 }
 
+int32_t lk_carry(int32_t dtype, int64_t batch, int32_t n, const void* packed, const void* K,
+                 int64_t K_repeat, int32_t kind, const void* table, double floor, void* Y,
+                 int32_t threads) {
+  if (K_repeat < 1) return LK_ERROR_ARGUMENT;
+  CarryArgs args{batch, n, packed, K, K_repeat, {kind, table, floor}, Y};
+  return run(dtype, args, &TypedKernels::carry, threads);
+}
+
+int32_t lk_carry_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* packed,
+                         const void* K, int64_t K_repeat, const void* W, int64_t W_repeat,
+                         int32_t kind, const void* table, double floor, const void* G, void* gX,
+                         void* slope, int32_t threads) {
+  if (K_repeat < 1 || W_repeat < 1) return LK_ERROR_ARGUMENT;
+  CarryAdjointArgs args{batch, n, packed, K, K_repeat, W, W_repeat, {kind, table, floor},
+                        G,     gX, slope};
+  return run(dtype, args, &TypedKernels::carry_adjoint, threads);
+}
+
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     int32_t chart, double exponent, void* L, void* X, int32_t* info,
                     double tolerance, int32_t threads) {

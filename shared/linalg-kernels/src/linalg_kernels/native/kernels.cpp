@@ -3,6 +3,7 @@
 #include "kernels.hpp"
 
 #include "block.hpp"
+#include "carried.hpp"
 #include "cholesky_chart.hpp"
 #include "eigh_adjoint.hpp"
 #include "jacobi.hpp"
@@ -39,7 +40,7 @@ static void congruence_blocks(const CongruenceArgs& a, int64_t first, int64_t la
 static size_t scratch_bytes(int n) {
   // The pencil keeps a Cholesky factor beside each block.
   size_t spectral = sweep_bytes(n) + group_size(n) * (block_vectors(n) + matrix_vectors(n)) * kBytes;
-  size_t others = (4 * matrix_vectors(n) + 3 * n) * kBytes + n * sizeof(Prepared<double>);
+  size_t others = (5 * matrix_vectors(n) + 3 * n) * kBytes + n * sizeof(Prepared<double>);
   return spectral > others ? spectral : others;
 }
 
@@ -50,6 +51,8 @@ constexpr TypedKernels typed_kernels() {
           accurate_blocks<T>,
           frechet_blocks<T>,
           compose_blocks<T>,
+          carry_blocks<T>,
+          carry_adjoint_blocks<T>,
           eigh_adjoint_blocks<T>,
           cholesky_blocks<T>,
           cholesky_adjoint_blocks<T>,

@@ -73,6 +73,30 @@ struct ComposeArgs {
   void* F;
 };
 
+struct CarryArgs {
+  int64_t batch;
+  int32_t n;
+  const void* packed;
+  const void* K;
+  int64_t K_repeat;
+  FunctionArgs f;
+  void* Y;
+};
+
+struct CarryAdjointArgs {
+  int64_t batch;
+  int32_t n;
+  const void* packed;
+  const void* K;
+  int64_t K_repeat;
+  const void* W;
+  int64_t W_repeat;
+  FunctionArgs f;
+  const void* G;
+  void* gX;
+  void* slope;
+};
+
 struct EighAdjointArgs {
   int64_t batch;
   int32_t n;
@@ -213,6 +237,8 @@ struct TypedKernels {
   Kernel<SpectralArgs> accurate;
   Kernel<FrechetArgs> frechet;
   Kernel<ComposeArgs> compose;
+  Kernel<CarryArgs> carry;
+  Kernel<CarryAdjointArgs> carry_adjoint;
   Kernel<EighAdjointArgs> eigh_adjoint;
   Kernel<CholeskyArgs> cholesky;
   Kernel<CholeskyAdjointArgs> cholesky_adjoint;

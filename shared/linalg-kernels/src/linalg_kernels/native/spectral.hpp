@@ -253,6 +253,19 @@ static void outer_products(const Vec<T>* f, const Vec<T>* Z, int row, int column
   mirror<T>(F, n);
 }
 
+// X <- (X + X^T)/2, on both triangles.
+template <class T>
+static void symmetric_part(Vec<T>* X, int n) {
+  const int ld = leading(n);
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < i; ++j) {
+      Vec<T> x = X[i * ld + j];
+      x = fma(X[j * ld + i] - x, set(T(0.5)), x);
+      X[i * ld + j] = x;
+      X[j * ld + i] = x;
+    }
+}
+
 template <class T>
 static void fill(Vec<T>* S, int size, Mask<T> where, Vec<T> x) {
   for (int e = 0; e < size; ++e) S[e] = select(where, x, S[e]);
@@ -413,13 +426,7 @@ static void frechet_blocks(const FrechetArgs& a, int64_t first, int64_t last, vo
       plain = {vectors, 1, ld};
       turned = {vectors, ld, 1};
     }
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < i; ++j) {
-        V x = X[i * ld + j];
-        x = fma(X[j * ld + i] - x, set(T(0.5)), x);
-        X[i * ld + j] = x;
-        X[j * ld + i] = x;
-      }
+    symmetric_part<T>(X, n);
     product<T>(Y, n, {X, ld, 1}, plain, false);  // E V
     product<T>(X, n, plain, {Y, ld, 1}, true);   // V^T E V
     scale_by_differences<T>(a.f, lanes, shared, n, values, prepared, X, Y);

@@ -5,6 +5,7 @@ they return. They tell what was `found` in at least one matrix, NOT_FINITE and s
 int32 tensor of batch shape to be filled, says it of each.
 """
 
+from linalg_kernels.backends.native.carried import carry, carry_vjp, congruence_packed
 from linalg_kernels.backends.native.eigensystems import (
     EXP,
     IDENTITY,
@@ -98,6 +99,8 @@ __all__ = [
     "TABLE",
     "WIDEST",
     "available",
+    "carry",
+    "carry_vjp",
     "cholesky",
     "cholesky_chart",
     "cholesky_distance",
@@ -105,6 +108,7 @@ __all__ = [
     "cholesky_vjp",
     "compose",
     "congruence",
+    "congruence_packed",
     "eigh",
     "eigh_positive",
     "eigh_vjp",

@@ -129,15 +129,19 @@ def spectral_value(
     symmetrize: bool,
     tolerance: float,
     positive: bool = False,
+    L: Float[Tensor, "..."] | None = None,
+    multiply: bool = False,
 ) -> tuple[Float[Tensor, "*batch n n"], int]:
     """F of `spectral` alone, of A that is not empty, and what was found.
 
-    With `positive` that is NOT_POSITIVE also for an eigenvalue that is not.
+    With `positive` that is NOT_POSITIVE also for an eigenvalue that is not. With L of L^-1 A L^-T,
+    or with `multiply` of L A L^T.
     """
     A = A.contiguous()
     F = torch.empty_like(A)
+    L, repeat = (None, 1) if L is None else library.repeats(L, tuple(A.shape[:-2]))
     found = library.run(
-        *("lk_spectral", A, symmetrize, A.data_ptr(), None, 1, 0),
+        *("lk_spectral", A, symmetrize, A.data_ptr(), library.address(L), repeat, multiply),
         *(f.kind, library.address(f.table), f.floor, 0, 0, positive),
         *(None, None, F.data_ptr(), None, None, tolerance),
     )

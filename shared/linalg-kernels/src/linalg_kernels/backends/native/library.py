@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -77,6 +77,8 @@ def _declare(library: ctypes.CDLL) -> None:
         ],
         "lk_frechet": [i32, *[pointer] * 4, *function, pointer],
         "lk_compose": [pointer, pointer, *function, pointer],
+        "lk_carry": [pointer, pointer, i64, *function, pointer],
+        "lk_carry_adjoint": [pointer, pointer, i64, pointer, i64, *function, *[pointer] * 3],
         "lk_eigh_adjoint": [pointer] * 5,
         "lk_cholesky": [i32, pointer, i32, f64, *[pointer] * 3, f64],
         "lk_cholesky_adjoint": [i32, f64, *[pointer] * 3],

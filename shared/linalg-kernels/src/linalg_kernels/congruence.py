@@ -1,0 +1,159 @@
+"""Functions of congruent matrices and what another congruence makes of them,
+
+    Y = K f(S) K^T,   S = W X W^T,
+
+which is a matrix seen from a point of a manifold, changed, and carried on to another point: steps
+to a mean, geodesics, normalisation. Composed of single operations these read and write a batch
+several times; where nothing but values is asked for, the native library does it in one or two.
+
+Packages that write a rule of autograd of their own take `eigh`, `carry` and `carry_vjp`: the
+eigensystem of S is a constant to them, and the adjoint of X -> Y is given.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Inexact
+from torch import Tensor
+
+from linalg_kernels import daleckii_krein, errors, scalar
+from linalg_kernels.backends import native, select
+from linalg_kernels.backends import torch as reference
+from linalg_kernels.backends.choice import PRODUCT, SPECTRAL, native_takes
+from linalg_kernels.cholesky import triangular_congruence
+from linalg_kernels.scalar import ScalarFunction
+from linalg_kernels.transforms import needs_rule, transformed
+
+
+@dataclass(frozen=True)
+class Congruence:
+    """S = W X W^T = V diag(w) V^T.
+
+    Attributes:
+        W: As it was given.
+        w: Eigenvalues (*batch, n), in no order.
+    """
+
+    W: Tensor
+    w: Tensor
+    _V: Tensor | None
+    _packed: Tensor | None
+
+    @property
+    def V(self) -> Inexact[Tensor, "*batch n n"]:
+        """Eigenvectors in columns, in the order of w."""
+        if self._V is not None:
+            return self._V
+        assert self._packed is not None
+        return native.unpack(self._packed, torch.Size((*self.w.shape, self.w.shape[-1])))[1]
+
+    def packed_for(self, T: Tensor) -> Tensor | None:
+        """What the library has packed, if it goes on with that and T."""
+        packed = self._packed
+        if packed is None or transformed() or not native_takes(PRODUCT, self.w[..., None], T):
+            return None
+        return packed if native.is_packed(packed) else None
+
+
+def eigh(
+    W: Inexact[Tensor, "..."], X: Inexact[Tensor, "*batch n n"], *, name: str = "X"
+) -> Congruence:
+    """The eigensystem of W X W^T. The batch shape of W broadcasts to that of X.
+
+    Raises:
+        ValueError: X is far from Hermitian.
+        LinAlgError: an element of X is not positive definite, or holds NaN or Inf; it is named.
+    """
+    W, X = W.detach(), X.detach()
+    if not transformed() and native_takes(SPECTRAL, X, W):
+        w, packed, found = native.congruence_packed(W, X, errors.ASYMMETRY, positive=True)
+        if not found:
+            return Congruence(W, w, None, packed)
+    w, V = select.eigh(W @ (X @ W.mH), True, True, name)
+    if errors.can_read(w):
+        errors.check_positive(w, name, "the logarithm")
+    return Congruence(W, w, V, None)
+
+
+def logm(
+    W: Inexact[Tensor, "..."],
+    X: Inexact[Tensor, "*batch n n"],
+    *,
+    inverse: bool = False,
+    name: str = "X",
+) -> Inexact[Tensor, "*batch n n"]:
+    """log(W X W^T), or with `inverse` log(W^-1 X W^-T) of lower triangular W; differentiable.
+
+    The batch shape of W broadcasts to that of X. Errors as of `eigh`.
+    """
+    if not needs_rule(W, X) and native_takes(SPECTRAL, X, W):
+        f = native.Function(native.LOG)
+        F, found = native.spectral_value(X, f, True, errors.ASYMMETRY, True, W, not inverse)
+        if not found:
+            return F
+    S = triangular_congruence(W, X) if inverse else W @ (X @ W.mH)
+    return daleckii_krein.spectral(S, None, scalar.LOG, positive=True, name=name)[0]
+
+
+def move(
+    L: Inexact[Tensor, "..."],
+    X: Inexact[Tensor, "*batch n n"],
+    fn: ScalarFunction,
+    exponent: Float[Tensor, "*batch"] | None = None,
+    *,
+    inverse: bool = True,
+) -> Inexact[Tensor, "*batch n n"]:
+    """L f(L^-1 X L^-T) L^T, or without `inverse` L f(X) L^T; Hermitian, differentiable.
+
+    L is lower triangular and its batch shape broadcasts to that of X. `exponent`: of powers.
+    """
+    if not needs_rule(L, X, exponent) and native_takes(SPECTRAL, X, L, exponent):
+        f = select.native_function(fn, None if exponent is None else exponent.contiguous())
+        if f is not None:
+            W = L if inverse else None
+            _, packed, found = native.congruence_packed(W, X, errors.ASYMMETRY, inverse=True)
+            if not found:
+                return native.carry(packed, L, f, tuple(X.shape))
+    S = triangular_congruence(L, X) if inverse else X
+    F = daleckii_krein.spectral(S, exponent, fn)[0]
+    return reference.hermitian(L @ F @ L.mH)
+
+
+def carry(
+    S: Congruence,
+    K: Inexact[Tensor, "..."],
+    fn: ScalarFunction,
+    exponent: Float[Tensor, "*batch"] | None = None,
+) -> Inexact[Tensor, "*batch n n"]:
+    """K f(S) K^T for any K, whose batch shape broadcasts to that of S. It has no derivative."""
+    f = select.native_function(fn, None if exponent is None else exponent.contiguous())
+    if f is not None and (packed := S.packed_for(K)) is not None:
+        return native.carry(packed, K, f, (*S.w.shape, S.w.shape[-1]))
+    values = fn.value(S.w, None if exponent is None else exponent[..., None])
+    half = K @ S.V
+    return (half * values[..., None, :]) @ half.mH
+
+
+def carry_vjp(
+    S: Congruence,
+    K: Inexact[Tensor, "..."],
+    fn: ScalarFunction,
+    exponent: Float[Tensor, "*batch"] | None,
+    G: Inexact[Tensor, "*batch n n"],
+    wanted: tuple[bool, bool] = (True, False),
+) -> tuple[Inexact[Tensor, "*batch n n"] | None, Float[Tensor, "*batch"] | None]:
+    """Gradients in X and in the exponents, as `wanted`, of a loss with gradient G in `carry`."""
+    f = select.native_function(fn, None if exponent is None else exponent.contiguous())
+    if f is not None and K.dtype == G.dtype and (packed := S.packed_for(G)) is not None:
+        return native.carry_vjp(packed, K, S.W, f, G, wanted)
+    w, V = S.w, S.V
+    E = K.mH @ (G @ K)
+    gX = slope = None
+    if wanted[1]:
+        assert exponent is not None
+        seen = reference.hermitian(V.mH @ E @ V).diagonal(dim1=-2, dim2=-1).real
+        slope = (seen * scalar.Power(1).value(w, exponent[..., None])).sum(-1)
+    if wanted[0]:
+        D = select.frechet(w, V, E, exponent, fn)
+        gX = S.W.mH @ (D @ S.W)
+    return gX, slope
