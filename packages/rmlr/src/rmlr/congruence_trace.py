@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import daleckii_krein, eigh
+from linalg_kernels import congruence, daleckii_krein
 from linalg_kernels.scalar import ScalarFunction
 from torch import Tensor
 from torch.autograd import Function
@@ -51,14 +51,6 @@ def _blocks(T: Samples, K: Classes) -> Iterator[slice]:
     return (slice(k, min(k + classes, c)) for k in range(0, c, classes))
 
 
-def _congruences(T: Samples, K: Classes) -> Pairs:
-    b, n, _ = T.shape
-    c = len(K)
-    # Both products are of matrices much larger than n.
-    left = K.mT.reshape(c * n, n) @ T.transpose(0, 1).reshape(n, b * n)
-    return (left.view(c, n * b, n) @ K).view(c, n, b, n).transpose(1, 2).contiguous()
-
-
 class _CongruenceTrace(Function):
     """(T, K, A) -> (b, c), and for the backward pass F = f(M) and D, the derivative for M.
 
@@ -67,22 +59,17 @@ class _CongruenceTrace(Function):
 
     @staticmethod
     def forward(ctx, T, K, A, f):
-        b, n, _ = T.shape
         ctx.f = f
         of_T, of_K, of_A, _ = ctx.needs_input_grad
-        of_pairs = of_T or of_K
         scores, kept = [], []
         for some in _blocks(T, K):
-            w, U = eigh(_congruences(T, K[some]), check=False)
-            F = daleckii_krein.evaluate(U, None, w, U, f)
-            weights = A[some].reshape(len(F), n * n, 1)
-            scores.append((F.view(len(F), b, n * n) @ weights)[..., 0])
-            if of_pairs:
-                repeated = A[some, None].expand_as(U).contiguous()
-                D = daleckii_krein.frechet(U, repeated, None, w, U, f)
-            kept += [F if of_A else None, D if of_pairs else None]
+            score, F, D = congruence.traces(
+                T, K[some], A[some], f, value=of_A, derivative=of_T or of_K
+            )
+            scores.append(score)
+            kept += [F, D]
         ctx.save_for_backward(T, K, A, *kept)
-        return torch.cat(scores).mT if scores else T.new_empty(b, 0)
+        return torch.cat(scores).mT if scores else T.new_empty(len(T), 0)
 
     @staticmethod
     def backward(ctx, G):

@@ -157,3 +157,34 @@ def carry_vjp(
         D = select.frechet(w, V, E, exponent, fn)
         gX = S.W.mH @ (D @ S.W)
     return gX, slope
+
+
+def traces(
+    X: Inexact[Tensor, "b n n"],
+    K: Inexact[Tensor, "c n n"],
+    A: Inexact[Tensor, "c n n"],
+    fn: ScalarFunction,
+    *,
+    value: bool = False,
+    derivative: bool = False,
+) -> tuple[
+    Inexact[Tensor, "c b"], Inexact[Tensor, "c b n n"] | None, Inexact[Tensor, "c b n n"] | None
+]:
+    """tr(A_k f(M)) with M = K_k^H X_i K_k, Hermitian X and A, for every k and i.
+
+    With `value` also f(M), with `derivative` the derivative of the trace with respect to M, None
+    else. Of constants. Nothing is looked at: where M is not positive definite, and f needs it,
+    results are NaN or infinite.
+    """
+    f = select.native_function(fn, None)
+    if f is not None and not transformed() and native_takes(PRODUCT, X, K, A) and len(K):
+        return native.congruence_trace(X, K, A, f, value=value, derivative=derivative)
+    (b, n, _), c = X.shape, len(K)
+    # Both products are of matrices much larger than n.
+    left = K.mH.reshape(c * n, n) @ X.transpose(0, 1).reshape(n, b * n)
+    M = (left.view(c, n * b, n) @ K).view(c, n, b, n).transpose(1, 2).contiguous()
+    w, V = select.eigh(M, True, False, "X")
+    F = select.evaluate(w, V, None, fn)
+    trace = (F.view(c, b, n * n) @ A.mT.reshape(c, n * n, 1))[..., 0].real
+    D = select.frechet(w, V, A[:, None].expand_as(V).contiguous(), None, fn) if derivative else None
+    return trace, F if value else None, D

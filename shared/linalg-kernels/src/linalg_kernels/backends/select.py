@@ -202,7 +202,8 @@ def spectral_of_congruence(
 
     None as well where there is something to be worded. Of constants: it has no derivative.
     """
-    if needs_rule(C, X) or not native_takes(SPECTRAL, X, C) or (f := native_function(fn, None)) is None:
+    f = native_function(fn, None)
+    if f is None or needs_rule(C, X) or not native_takes(SPECTRAL, X, C):
         return None
     F, w, found = native.spectral_of_congruence(C, X, f)
     return None if found else (F, w)

@@ -122,6 +122,15 @@ LK_API int32_t lk_carry_adjoint(int32_t dtype, int64_t batch, int32_t n, const v
                                 int64_t W_repeat, int32_t kind, const void* table, double floor,
                                 const void* G, void* gX, void* slope, int32_t threads);
 
+/* trace = tr(A f(M)) with M = K^T sym(X) K and symmetric A; element i belongs to
+ * X[i % X_count], K[i / repeat] and A[i / repeat]. F = f(M); D, its derivative for
+ * M, is V (f[w_i, w_j] o V^T A V) V^T. Either may be null. What is not finite, or has no
+ * f(M), gives NaN or an infinity. */
+LK_API int32_t lk_congruence_trace(int32_t dtype, int64_t batch, int32_t n, const void* X,
+                                   int64_t X_count, const void* K, const void* A, int64_t repeat,
+                                   int32_t kind, const void* table, double floor, void* trace,
+                                   void* F, void* D, int32_t threads);
+
 /* Functions h of the diagonal of a Cholesky factor: h(l) = l, log l, l^exponent. */
 enum { LK_FACTOR = 0, LK_LOG_DIAGONAL = 1, LK_POWER_DIAGONAL = 2 };
 

@@ -159,6 +159,16 @@ int32_t lk_carry_adjoint(int32_t dtype, int64_t batch, int32_t n, const void* pa
   return run(dtype, args, &TypedKernels::carry_adjoint, threads);
 }
 
+int32_t lk_congruence_trace(int32_t dtype, int64_t batch, int32_t n, const void* X,
+                            int64_t X_count, const void* K, const void* A, int64_t repeat,
+                            int32_t kind, const void* table, double floor, void* trace, void* F,
+                            void* D, int32_t threads) {
+  if (X_count < 1 || repeat < 1) return LK_ERROR_ARGUMENT;
+  CongruenceTraceArgs args{batch,  n,     X, X_count, K, A, repeat, {kind, table, floor},
+                           trace, F, D};
+  return run(dtype, args, &TypedKernels::congruence_trace, threads, true);
+}
+
 int32_t lk_cholesky(int32_t dtype, int64_t batch, int32_t n, int32_t symmetrize, const void* A,
                     int32_t chart, double exponent, void* L, void* X, int32_t* info,
                     double tolerance, int32_t threads) {

@@ -5,6 +5,7 @@
 #include "block.hpp"
 #include "carried.hpp"
 #include "cholesky_chart.hpp"
+#include "congruence_trace.hpp"
 #include "eigh_adjoint.hpp"
 #include "jacobi.hpp"
 #include "karcher.hpp"
@@ -53,6 +54,7 @@ constexpr TypedKernels typed_kernels() {
           compose_blocks<T>,
           carry_blocks<T>,
           carry_adjoint_blocks<T>,
+          congruence_trace_blocks<T>,
           eigh_adjoint_blocks<T>,
           cholesky_blocks<T>,
           cholesky_adjoint_blocks<T>,

@@ -97,6 +97,21 @@ struct CarryAdjointArgs {
   void* slope;
 };
 
+// Of the batch, element i belongs to matrix i % X_count of X and i / repeat of K and A.
+struct CongruenceTraceArgs {
+  int64_t batch;
+  int32_t n;
+  const void* X;
+  int64_t X_count;
+  const void* K;
+  const void* A;
+  int64_t repeat;
+  FunctionArgs f;
+  void* trace;
+  void* F;
+  void* D;
+};
+
 struct EighAdjointArgs {
   int64_t batch;
   int32_t n;
@@ -239,6 +254,7 @@ struct TypedKernels {
   Kernel<ComposeArgs> compose;
   Kernel<CarryArgs> carry;
   Kernel<CarryAdjointArgs> carry_adjoint;
+  Kernel<CongruenceTraceArgs> congruence_trace;
   Kernel<EighAdjointArgs> eigh_adjoint;
   Kernel<CholeskyArgs> cholesky;
   Kernel<CholeskyAdjointArgs> cholesky_adjoint;

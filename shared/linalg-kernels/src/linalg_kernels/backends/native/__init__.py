@@ -5,7 +5,12 @@ they return. They tell what was `found` in at least one matrix, NOT_FINITE and s
 int32 tensor of batch shape to be filled, says it of each.
 """
 
-from linalg_kernels.backends.native.carried import carry, carry_vjp, congruence_packed
+from linalg_kernels.backends.native.carried import (
+    carry,
+    carry_vjp,
+    congruence_packed,
+    congruence_trace,
+)
 from linalg_kernels.backends.native.eigensystems import (
     EXP,
     IDENTITY,
@@ -109,6 +114,7 @@ __all__ = [
     "compose",
     "congruence",
     "congruence_packed",
+    "congruence_trace",
     "eigh",
     "eigh_positive",
     "eigh_vjp",

@@ -75,3 +75,29 @@ def carry_vjp(
         *(G.data_ptr(), library.address(gX), library.address(slope)),
     )
     return gX, slope
+
+
+def congruence_trace(
+    X: Float[Tensor, "b n n"],
+    K: Float[Tensor, "c n n"],
+    A: Float[Tensor, "c n n"],
+    f: Function,
+    *,
+    value: bool,
+    derivative: bool,
+) -> tuple[Float[Tensor, "c b"], Float[Tensor, "c b n n"] | None, Float[Tensor, "c b n n"] | None]:
+    """tr(A f(M)) of M = K^T sym(X) K for symmetric A, of every K with every X.
+
+    There is at least one of each. With `value` also f(M), with `derivative` the derivative of the trace with respect to M. f has
+    no table.
+    """
+    X, K, A = X.contiguous(), K.contiguous(), A.contiguous()
+    (b, n, _), c = X.shape, len(K)
+    trace = X.new_empty(c, b)
+    F = X.new_empty(c, b, n, n) if value else None
+    D = X.new_empty(c, b, n, n) if derivative else None
+    library.call(
+        *("lk_congruence_trace", X.dtype, c * b, n, X.data_ptr(), b, K.data_ptr(), A.data_ptr()),
+        *(b, f.kind, None, f.floor, trace.data_ptr(), library.address(F), library.address(D)),
+    )
+    return trace, F, D

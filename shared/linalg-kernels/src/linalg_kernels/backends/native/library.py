@@ -79,6 +79,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "lk_compose": [pointer, pointer, *function, pointer],
         "lk_carry": [pointer, pointer, i64, *function, pointer],
         "lk_carry_adjoint": [pointer, pointer, i64, pointer, i64, *function, *[pointer] * 3],
+        "lk_congruence_trace": [pointer, i64, *[pointer] * 2, i64, *function, *[pointer] * 3],
         "lk_eigh_adjoint": [pointer] * 5,
         "lk_cholesky": [i32, pointer, i32, f64, *[pointer] * 3, f64],
         "lk_cholesky_adjoint": [i32, f64, *[pointer] * 3],
