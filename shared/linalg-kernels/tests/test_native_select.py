@@ -6,7 +6,7 @@ import linalg_kernels as lk
 import pytest
 import torch
 from linalg_kernels.backends import native
-from linalg_kernels.backends.choice import NATIVE_LIMIT
+from linalg_kernels.backends.plain import NATIVE_LIMIT
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.why_unavailable())
 

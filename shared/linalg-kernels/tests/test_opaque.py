@@ -5,7 +5,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from linalg_kernels.backends import native
-from linalg_kernels.backends.choice import NATIVE_LIMIT
+from linalg_kernels.backends.plain import NATIVE_LIMIT
 from linalg_kernels.testing import random_spd
 from torch._dynamo.backends.common import aot_autograd
 

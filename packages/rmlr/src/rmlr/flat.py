@@ -162,7 +162,7 @@ class PowerEuclideanForm(Flat):
         chosen = self.trivialisation
         if isinstance(chosen, Exponential):
             return self.place(chosen.point(z))
-        return pack(chosen.power(z))
+        return pack_lower(chosen.power(z))
 
     def weights(self, a: Packed) -> Packed:
         return _trace_weights(a, self.alpha, self.beta)

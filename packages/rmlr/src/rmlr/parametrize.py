@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from linalg_kernels import cholesky, expm, logm, powm
+from linalg_kernels import cholesky, expm, from_chol_log, logm, powm
 from spd_metrics import CholeskyLog
 from spd_metrics.charts import power
 from torch import Tensor
@@ -80,9 +80,8 @@ class CholeskyOfPower:
         return _exp_diagonal(triangular(z))
 
     def power(self, z: Numbers) -> Matrices:
-        """P^s."""
-        L = self.factor(z)
-        return L @ L.mT
+        """P^s, exactly symmetric."""
+        return from_chol_log(triangular(z))
 
     def point(self, z: Numbers) -> Matrices:
         if isinstance(self.s, Tensor):

@@ -11,7 +11,7 @@ native library takes it.
 
 import torch
 from linalg_kernels import cholesky
-from linalg_kernels.backends import choice, native, select
+from linalg_kernels.backends import native, plain, select
 from linalg_kernels.precision import full_precision
 from linalg_kernels.transforms import EagerRule, differentiated, transformed
 from torch import Tensor
@@ -56,7 +56,7 @@ class _Distance(EagerRule):
     def backward(ctx, g):
         P, Q, value, L, K, roots = ctx.saved_tensors
         a, weight = ctx.parameters
-        if torch.is_grad_enabled() or not choice.is_plain(g):
+        if torch.is_grad_enabled() or not plain.is_plain(g):
             # A derivative of this one is asked for: along the road that autograd knows.
             gP, gQ = torch.func.vjp(lambda P, Q: _composed(P, Q, a, weight), P, Q)[1](g)
         else:

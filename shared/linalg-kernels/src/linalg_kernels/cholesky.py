@@ -12,7 +12,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import choice, native, select
+from linalg_kernels.backends import native, plain, select
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import (
@@ -206,7 +206,7 @@ class _Chart(EagerRule):
     @full_precision
     def backward(ctx, G):
         A, L = ctx.saved_tensors
-        if torch.is_grad_enabled() or not choice.is_plain(G):
+        if torch.is_grad_enabled() or not plain.is_plain(G):
 
             def compose(A: Tensor) -> Tensor:
                 factor = cholesky(A, symmetrize=ctx.symmetrize, check=False)
@@ -269,7 +269,7 @@ class _FromLog(EagerRule):
     @full_precision
     def backward(ctx, G):
         (X,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or not choice.is_plain(G):
+        if torch.is_grad_enabled() or not plain.is_plain(G):
             return torch.func.vjp(_gram_of_exp, X)[1](G)[0], None
         return native.from_chol_log_vjp(X, G), None
 

@@ -19,7 +19,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import choice, select
+from linalg_kernels.backends import choice, plain, select
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
@@ -94,7 +94,7 @@ def _inverse_of_factor(V: Tensor) -> Tensor | None:
     are long or short, or more reflectors than make one block.
     """
     n, k = V.shape[-2:]
-    if transformed() or not choice.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
+    if transformed() or not plain.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
         return None
     gram = V.mT @ V
     squares = gram.diagonal(dim1=-2, dim2=-1)
@@ -145,7 +145,7 @@ class _Product(EagerRule):
     @staticmethod
     def backward(ctx, G):
         V, T, W = ctx.saved_tensors
-        if torch.is_grad_enabled() or transformed() or not choice.is_plain(G):
+        if torch.is_grad_enabled() or transformed() or not plain.is_plain(G):
             return _differentiable_vjp(V, G), None
         # -G V T^T and -G^T V T.
         gV = (G @ V) @ T.mT
@@ -176,7 +176,7 @@ class _Apply(EagerRule):
     def backward(ctx, G):
         V, X, F, W = ctx.saved_tensors
         adjoint = ctx.adjoint
-        if torch.is_grad_enabled() or not choice.is_plain(G):
+        if torch.is_grad_enabled() or not plain.is_plain(G):
             pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
             return *pull(G), None, None
         R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint).neg_()
@@ -277,7 +277,7 @@ def householder_apply(
         if (Y := _by_kernel(*wide, adjoint)) is not None:
             return restore(Y, dtype)
     S = None
-    if V.shape[:-2] == X.shape[:-2] and choice.is_plain(X):
+    if V.shape[:-2] == X.shape[:-2] and plain.is_plain(X):
         S = _inverse_of_factor(V.detach())
     if S is None:
         X = _composed_apply(_read(V, "V", check), X, adjoint)

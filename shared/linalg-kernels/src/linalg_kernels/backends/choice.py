@@ -1,7 +1,7 @@
 """Which implementation is used: by the caller's wish, device, dtype, order and size of a batch."""
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,14 +13,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from linalg_kernels import errors
 from linalg_kernels.backends import gpu, native
+from linalg_kernels.backends.plain import NATIVE_LIMIT, PLAIN, are_plain, is_batched, is_wrapped
 from linalg_kernels.transforms import transformed
 
 Choice = Literal["auto", "torch", "native", "triton"]
 
 _choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
-
-# Orders that the native library takes: beyond, blocks outgrow the cache.
-NATIVE_LIMIT = 128
 
 
 def _constant_in_graphs(fn: Callable[..., bool]) -> Callable[..., bool]:
@@ -150,33 +148,7 @@ def native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> b
         return False
     if choice == "auto" and size < least[n] * n * n:
         return False
-    return _are_plain((A, *others), dtype) and native.available()
-
-
-def _are_plain(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
-    """Whether all are memory of the CPU, and not stand-ins of a transform."""
-    for T in tensors:
-        if T is not None and (
-            type(T) not in _PLAIN
-            or not T.is_cpu
-            or T.dtype != dtype
-            or _is_wrapped(T)
-            or _is_batched(T)
-        ):
-            return False
-    return True
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-_is_batched = torch._C._functorch.is_legacy_batchedtensor
-
-
-def is_plain(T: Tensor) -> bool:
-    """Whether T is memory of the CPU, of a dtype of the native library, and nothing is traced."""
-    if torch.compiler.is_compiling():
-        return False
-    return T.dtype in native.DTYPES and _are_plain((T,), T.dtype)
+    return are_plain((A, *others), dtype) and native.available()
 
 
 def native_goes_on(G: Tensor) -> bool:
@@ -186,7 +158,7 @@ def native_goes_on(G: Tensor) -> bool:
     """
     if torch.is_grad_enabled() or transformed() or _choice.get() in ("torch", "triton"):
         return False
-    return _are_plain((G,), G.dtype)
+    return are_plain((G,), G.dtype)
 
 
 def opaque_takes(A: Tensor) -> bool:
@@ -214,11 +186,11 @@ def triton_takes(order: int, limit: int, A: Tensor, *others: Tensor | None) -> b
         return True
     for T in (A, *others):
         if T is not None and not (
-            type(T) in (*_PLAIN, FakeTensor)
+            type(T) in (*PLAIN, FakeTensor)
             and T.device == A.device
             and T.dtype == A.dtype
-            and not _is_wrapped(T)
-            and not _is_batched(T)
+            and not is_wrapped(T)
+            and not is_batched(T)
         ):
             return False
     return A.numel() > 0

@@ -73,6 +73,10 @@ enum {
   LK_TABLE = 7
 };
 
+/* What is found in A: LK_NOT_FINITE, LK_ASYMMETRIC. */
+LK_API int32_t lk_inspect(int32_t dtype, int64_t batch, int32_t n, const void* A,
+                          double tolerance, int32_t threads);
+
 /* Eigensystem A = V diag(w) V^T and F = V diag(f(w)) V^T; w, V and F may each
  * be null. With `symmetrize` (A + A^T)/2 stands for the matrix, else its lower
  * triangle. With L (else null) the matrix is L^-1 A L^-T, or with `multiply`

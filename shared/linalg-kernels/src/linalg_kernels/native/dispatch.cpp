@@ -214,6 +214,14 @@ int32_t lk_cholesky_distance_adjoint(int32_t dtype, int64_t batch, int32_t n, do
   return run(dtype, args, &TypedKernels::cholesky_distance_adjoint, threads);
 }
 
+int32_t lk_inspect(int32_t dtype, int64_t batch, int32_t n, const void* A, double tolerance,
+                   int32_t threads) {
+  int32_t found = LK_OK;
+  InspectArgs args{batch, n, A, tolerance, &found};
+  int32_t status = run(dtype, args, &TypedKernels::inspect, threads);
+  return status < 0 ? status : found;
+}
+
 int32_t lk_congruence(int32_t dtype, int64_t batch, int32_t n, const void* L, int64_t L_repeat,
                       const void* X, void* Y, int32_t threads) {
   if (L_repeat < 1) return LK_ERROR_ARGUMENT;

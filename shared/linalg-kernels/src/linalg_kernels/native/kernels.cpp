@@ -38,6 +38,21 @@ static void congruence_blocks(const CongruenceArgs& a, int64_t first, int64_t la
   }
 }
 
+// Nothing is computed: only what is found is told.
+template <class T>
+static void inspect_blocks(const InspectArgs& a, int64_t first, int64_t last, void* scratch) {
+  const int n = a.n;
+  Vec<T>* A = static_cast<Vec<T>*>(scratch);
+  for (int64_t block = first; block < last; ++block) {
+    Lanes<T> lanes(block, a.batch);
+    load_square<T>(a.A, (int64_t)n * n, n, lanes, A);
+    Vec<T> size, difference, finite;
+    fold<T>(A, n, true, size, difference, finite);
+    tell_asymmetry<T>(a.found, a.tolerance, size, difference);
+    if (any((Mask<T>)~(finite == Vec<T>{}))) tell(a.found, kNotFinite);
+  }
+}
+
 static size_t scratch_bytes(int n) {
   // The pencil keeps a Cholesky factor beside each block.
   size_t spectral = sweep_bytes(n) + group_size(n) * (block_vectors(n) + matrix_vectors(n)) * kBytes;
@@ -62,6 +77,7 @@ constexpr TypedKernels typed_kernels() {
           from_log_adjoint_blocks<T>,
           cholesky_distance_blocks<T>,
           cholesky_distance_adjoint_blocks<T>,
+          inspect_blocks<T>,
           congruence_blocks<T>,
           pencil_blocks<T>,
           pencil_adjoint_blocks<T>,

@@ -191,6 +191,14 @@ struct CholeskyDistanceAdjointArgs {
   void* gQ;
 };
 
+struct InspectArgs {
+  int64_t batch;
+  int32_t n;
+  const void* A;
+  double tolerance;
+  int32_t* found;
+};
+
 struct CongruenceArgs {
   int64_t batch;
   int32_t n;
@@ -262,6 +270,7 @@ struct TypedKernels {
   Kernel<FromLogAdjointArgs> from_log_adjoint;
   Kernel<CholeskyDistanceArgs> cholesky_distance;
   Kernel<CholeskyDistanceAdjointArgs> cholesky_distance_adjoint;
+  Kernel<InspectArgs> inspect;
   Kernel<CongruenceArgs> congruence;
   Kernel<PencilArgs> pencil;
   Kernel<PencilAdjointArgs> pencil_adjoint;

@@ -88,8 +88,8 @@ def congruence_trace(
 ) -> tuple[Float[Tensor, "c b"], Float[Tensor, "c b n n"] | None, Float[Tensor, "c b n n"] | None]:
     """tr(A f(M)) of M = K^T sym(X) K for symmetric A, of every K with every X.
 
-    There is at least one of each. With `value` also f(M), with `derivative` the derivative of the trace with respect to M. f has
-    no table.
+    There is at least one of each. With `value` also f(M), with `derivative` the derivative of the
+    trace with respect to M. f has no table.
     """
     X, K, A = X.contiguous(), K.contiguous(), A.contiguous()
     (b, n, _), c = X.shape, len(K)

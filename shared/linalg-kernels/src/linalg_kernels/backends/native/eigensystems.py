@@ -61,6 +61,12 @@ def _spectral(
     return w, V, F, found
 
 
+def inspect(A: Float[Tensor, "*batch n n"], tolerance: float) -> int:
+    """What is found in A, which is not empty: NOT_FINITE, ASYMMETRIC."""
+    A = A.contiguous()
+    return library.run("lk_inspect", A, A.data_ptr(), tolerance)
+
+
 def eigh(
     A: Float[Tensor, "*batch n n"],
     *,

@@ -87,6 +87,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "lk_from_log_adjoint": [pointer] * 3,
         "lk_cholesky_distance": [pointer, pointer, f64, *[pointer] * 4, f64],
         "lk_cholesky_distance_adjoint": [f64, *[pointer] * 7],
+        "lk_inspect": [pointer, f64],
         "lk_congruence": [pointer, i64, pointer, pointer],
         "lk_pencil": [pointer, i64, pointer, i64, f64, f64, i32, *[pointer] * 2, f64],
         "lk_karcher": [i64, pointer, pointer, i32, f64, i32, f64, *[pointer] * 3],
