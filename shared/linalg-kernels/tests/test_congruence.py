@@ -200,3 +200,62 @@ def test_threads_change_nothing(threads):
             assert torch.equal(found, one)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["log", "exp"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("road", ROADS)
+def test_traces_of_every_pair(road, dtype, name):
+    fn = FUNCTIONS[name][0]
+    for n in ORDERS[:8]:
+        X, K = spd(5, n, seed=n), near_identity(4, n, n, seed=1)
+        A = draw(4, n, n, seed=2)
+        A = A + A.mT
+        M = (K.mT[:, None] @ X @ K[:, None]).requires_grad_()
+        F = function(M, name, None)
+        wanted = (A[:, None] * F).sum((-2, -1))
+        (D,) = torch.autograd.grad(wanted.sum(), M)
+        with lk.backend(road):
+            low = [T.to(dtype) for T in (X, K, A)]
+            trace, value, slope = congruence.traces(
+                low[0], low[1], low[2], fn, value=True, derivative=True
+            )
+            assert torch.equal(congruence.traces(low[0], low[1], low[2], fn)[0], trace)
+        size = float(wanted.detach().abs().max())
+        assert_close(trace.double() / size, wanted.detach() / size, **tolerance(dtype, n))
+        for found, expected in ((value, F.detach()), (slope, (D + D.mT) / 2)):
+            assert found is not None
+            size = float(expected.abs().max())
+            assert_close(found.double() / size, expected / size, **tolerance(dtype, n))
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_traces_of_what_is_not_definite(road):
+    X, K, A = spd(9, 3), near_identity(2, 3, 3), torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+    bad = X.clone()
+    bad[4], bad[6] = -bad[4], torch.nan
+    with lk.backend(road):
+        found, _, D = congruence.traces(bad, K, A, scalar.LOG, derivative=True)
+        good = congruence.traces(X, K, A, scalar.LOG)[0]
+    assert not found[:, [4, 6]].isfinite().any()
+    assert D is not None
+    keep = [i for i in range(9) if i not in (4, 6)]
+    assert D[:, keep].isfinite().all()
+    assert_close(found[:, keep], good[:, keep], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.skipif(not native.available(), reason="no native library")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_what_a_look_finds(isa, dtype):
+    with native.use_isa(isa):
+        for n in ORDERS:
+            X = spd(19, n, dtype=dtype)
+            assert native.inspect(X, 1e-3) == 0
+            lost = X.clone()
+            lost[7, n - 1, 0] = torch.inf
+            assert native.inspect(lost, 1e-3) & native.NOT_FINITE
+            if n > 1:
+                X[18, 0, n - 1] += 0.1 * X[18].abs().max()
+                assert native.inspect(X, 1e-3) == native.ASYMMETRIC
+                assert native.inspect(X, 0.5) == 0

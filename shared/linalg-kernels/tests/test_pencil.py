@@ -57,6 +57,28 @@ def test_native_values_and_gradients(n, isa, dtype):
         assert error.max() <= 3e3 * eps
 
 
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("n", [3, 22, 130])
+def test_values_and_gradients_by_torch(n, root):
+    """Beyond the library's limit, and without it."""
+    P, Q = pair(3, n)
+    p, q = P.clone().requires_grad_(), (1.5 * Q).requires_grad_()
+    wanted = by_definition(p, q, 1.3, 0.2)
+    wanted = wanted if root else wanted.square()
+    g = torch.tensor([1.0, -2.0, 0.5], dtype=P.dtype)
+    gradients = torch.autograd.grad((wanted * g).sum(), (p, q))
+    with lk.backend("torch"):
+        fn = lk.pencil_log_norm if root else lk.pencil_log_square
+        value = fn(p, q, alpha=1.3, beta=0.2)
+        got = torch.autograd.grad((value * g).sum(), (p, q))
+        (alone,) = torch.autograd.grad((fn(P, q, alpha=1.3, beta=0.2) * g).sum(), q)
+    torch.testing.assert_close(value, wanted, rtol=1e-11, atol=0)
+    assert torch.equal(alone, got[1])
+    for G, W in zip(got, gradients, strict=True):
+        size = float(W.abs().max())
+        torch.testing.assert_close(G / size, symmetric_part(W) / size, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("choice", ["torch", "native"])
 def test_against_mpmath(choice):
     P, Q = pair(4, 5, cond=1e3)

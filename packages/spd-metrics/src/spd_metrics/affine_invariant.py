@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from linalg_kernels import (
+    congruence,
     daleckii_krein,
     expm,
     karcher_mean,
     logm,
     pencil_log_norm,
     pencil_log_square,
-    powm,
     scalar,
     sqrtm,
     triangular_congruence,
@@ -51,18 +51,14 @@ class AffineInvariantGeometry(Geometry):
         return trace_inner(seen, other, self.alpha, self.beta)
 
     def exp(self, X: Tensor, V: Tensor) -> Tensor:
-        L = _factor(X)
-        return _symmetric(L @ expm(triangular_congruence(L, V), check=False) @ L.mT)
+        return congruence.move(_factor(X), V, scalar.EXP)
 
     def log(self, X: Tensor, Y: Tensor) -> Tensor:
-        L = _factor(X)
-        return _symmetric(L @ logm(triangular_congruence(L, Y), check=False) @ L.mT)
+        return congruence.move(_factor(X), Y, scalar.LOG)
 
     def geodesic(self, X: Tensor, Y: Tensor, t: Tensor | float) -> Tensor:
-        L = _factor(X)
-        S = triangular_congruence(L, Y)
         p = t[..., 0, 0] if isinstance(t, Tensor) else t
-        return _symmetric(L @ powm(S, p, check=False) @ L.mT)
+        return congruence.move(_factor(X), Y, scalar.POWER, p)
 
     def transport(self, X: Tensor, Y: Tensor, V: Tensor) -> Tensor:
         """E V E^T with E = (Y X^-1)^½ = L S^½ L^-1, S = L^-1 Y L^-T."""

@@ -96,26 +96,35 @@ def logm(
 
 
 def move(
-    L: Inexact[Tensor, "..."],
-    X: Inexact[Tensor, "*batch n n"],
+    L: Inexact[Tensor, "*#batch n n"],
+    X: Inexact[Tensor, "*#batch n n"],
     fn: ScalarFunction,
-    exponent: Float[Tensor, "*batch"] | None = None,
+    exponent: Float[Tensor, "*#batch"] | float | None = None,
     *,
     inverse: bool = True,
 ) -> Inexact[Tensor, "*batch n n"]:
     """L f(L^-1 X L^-T) L^T, or without `inverse` L f(X) L^T; Hermitian, differentiable.
 
-    L is lower triangular and its batch shape broadcasts to that of X. `exponent`: of powers.
+    L is lower triangular, `exponent` that of powers; batch shapes broadcast. Values are not looked
+    at: where f has none, the result is NaN or infinite.
     """
+    batch = torch.broadcast_shapes(L.shape[:-2], X.shape[:-2])
+    if isinstance(exponent, Tensor):
+        batch = torch.broadcast_shapes(batch, exponent.shape)
+        exponent = exponent.expand(batch)
+    elif exponent is not None:
+        exponent = X.new_full(batch, exponent)
+    if X.shape[:-2] != batch:
+        X = X.expand(*batch, *X.shape[-2:])
     if not needs_rule(L, X, exponent) and native_takes(SPECTRAL, X, L, exponent):
         f = select.native_function(fn, None if exponent is None else exponent.contiguous())
         if f is not None:
             W = L if inverse else None
-            _, packed, found = native.congruence_packed(W, X, errors.ASYMMETRY, inverse=True)
+            _, packed, found = native.congruence_packed(W, X, inverse=True)
             if not found:
                 return native.carry(packed, L, f, tuple(X.shape))
     S = triangular_congruence(L, X) if inverse else X
-    F = daleckii_krein.spectral(S, exponent, fn)[0]
+    F = daleckii_krein.spectral(S, exponent, fn, check=False)[0]
     return reference.hermitian(L @ F @ L.mH)
 
 

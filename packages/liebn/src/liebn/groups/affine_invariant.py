@@ -162,8 +162,7 @@ class AffineInvariantGroup:
         """L (L^-1 Y L^-T)^t L^T with X = L L^T."""
         if t == 1:
             return Y
-        exponent = X.new_full(Y.shape[:-2], t)
-        return congruence.move(cholesky(X, check=False), Y, scalar.POWER, exponent)
+        return congruence.move(cholesky(X, check=False), Y, scalar.POWER, t)
 
     def mean(self, X: Matrix, pool: Pool, steps: int | None) -> Float[Tensor, "*sets n n"]:
         """Karcher steps of length 1 from the arithmetic mean.

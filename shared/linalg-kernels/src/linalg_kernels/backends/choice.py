@@ -2,9 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Generator
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,12 +12,16 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from linalg_kernels import errors
 from linalg_kernels.backends import gpu, native
-from linalg_kernels.backends.plain import NATIVE_LIMIT, PLAIN, are_plain, is_batched, is_wrapped
+from linalg_kernels.backends.plain import (
+    NATIVE_LIMIT,
+    PLAIN,
+    Choice,
+    are_plain,
+    chosen,
+    is_batched,
+    is_wrapped,
+)
 from linalg_kernels.transforms import transformed
-
-Choice = Literal["auto", "torch", "native", "triton"]
-
-_choice: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
 
 
 def _constant_in_graphs(fn: Callable[..., bool]) -> Callable[..., bool]:
@@ -58,11 +61,11 @@ def backend(name: Choice) -> Generator[None]:
         native.load()
     if name == "triton":
         gpu.require()
-    token = _choice.set(name)
+    token = chosen.set(name)
     try:
         yield
     finally:
-        _choice.reset(token)
+        chosen.reset(token)
 
 
 # torch.linalg.eigh of a batch on CUDA. What this package was tested with is said by its version;
@@ -127,7 +130,7 @@ def backend_info() -> BackendInfo:
     """Which implementations there are and which is used."""
     there, triton = native.available(), gpu.info()
     return BackendInfo(
-        _choice.get(),
+        chosen.get(),
         native.info() if there else None,
         "" if there else native.why_unavailable(),
         triton,
@@ -140,7 +143,7 @@ def native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> b
 
     `least` says from which batch on it is the faster one.
     """
-    choice = _choice.get()
+    choice = chosen.get()
     if choice in ("torch", "triton"):
         return False
     n, size, dtype = A.shape[-1], A.numel(), A.dtype
@@ -156,14 +159,14 @@ def native_goes_on(G: Tensor) -> bool:
 
     Not where a derivative of that is asked for, and not if the caller has chosen otherwise since.
     """
-    if torch.is_grad_enabled() or transformed() or _choice.get() in ("torch", "triton"):
+    if torch.is_grad_enabled() or transformed() or chosen.get() in ("torch", "triton"):
         return False
     return are_plain((G,), G.dtype)
 
 
 def opaque_takes(A: Tensor) -> bool:
     """Whether a primitive of A, met while a graph is traced, becomes one operator."""
-    if _choice.get() in ("torch", "triton") or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
+    if chosen.get() in ("torch", "triton") or not 1 <= A.shape[-1] <= NATIVE_LIMIT:
         return False
     return A.device.type == "cpu" and A.dtype in native.DTYPES and _available()
 
@@ -175,7 +178,7 @@ def _available() -> bool:
 
 def triton_takes(order: int, limit: int, A: Tensor, *others: Tensor | None) -> bool:
     """Whether the Triton kernels compute a primitive of A of this order, in a graph or now."""
-    choice, kind = _choice.get(), A.device.type
+    choice, kind = chosen.get(), A.device.type
     if choice in ("torch", "native") or A.dtype not in gpu.DTYPES:
         return False
     if kind != "cuda" and not (kind == "cpu" and choice == "triton"):
@@ -222,4 +225,4 @@ def settled_on_gpu(found: Tensor, check: bool, allowed: int = 0) -> bool:
 
 def prefers_kernels() -> bool:
     """Whether the caller asked for the Triton kernels, as in their interpreter on the CPU."""
-    return _choice.get() == "triton"
+    return chosen.get() == "triton"

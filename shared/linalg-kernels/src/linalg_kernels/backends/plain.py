@@ -1,11 +1,18 @@
 """Which tensors the native library may be given: memory of the CPU that nothing else follows."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from linalg_kernels.backends import native
+
+Choice = Literal["auto", "torch", "native", "triton"]
+
+# What the caller wishes; see `choice.backend`.
+chosen: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto")
 
 # Orders that the native library takes: beyond, blocks outgrow the cache.
 NATIVE_LIMIT = 128
@@ -36,9 +43,16 @@ def is_plain(T: Tensor) -> bool:
     return T.dtype in native.DTYPES and are_plain((T,), T.dtype)
 
 
+def is_square(A: object) -> bool:
+    """Whether A holds matrices that are plain, square and of a dtype of the native library."""
+    if not isinstance(A, Tensor):
+        return False
+    shape = A.shape
+    return len(shape) >= 2 and shape[-1] == shape[-2] and is_plain(A)
+
+
 def seen_clean(A: Tensor, asymmetry: float) -> bool:
     """Whether the library has looked at the matrices A, in one pass, and found nothing."""
-    n = A.shape[-1]
-    if not 1 <= n <= NATIVE_LIMIT or A.numel() == 0 or not is_plain(A) or not native.available():
+    if chosen.get() in ("torch", "triton") or A.numel() == 0 or not is_plain(A):
         return False
-    return not native.inspect(A, asymmetry)
+    return A.shape[-1] <= NATIVE_LIMIT and native.available() and not native.inspect(A, asymmetry)

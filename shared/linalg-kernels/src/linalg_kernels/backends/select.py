@@ -241,6 +241,14 @@ def eigh_vjp(w: Tensor, V: Tensor, gw: Tensor | None, gV: Tensor | None) -> Tens
     return native.eigh_vjp(w, V, gw, gV)
 
 
+def cholesky_value(A: Tensor, symmetrize: bool, check: bool) -> Tensor | None:
+    """The factor, natively or not at all, and not where there is something to be worded."""
+    if not native_takes(CHOLESKY, A):
+        return None
+    L, found = native.cholesky(A, symmetrize=symmetrize, tolerance=_tolerance(symmetrize, check))
+    return None if found else L
+
+
 def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor | None]:
     """Lower factor and info of the Hermitian matrix that A stands for; info None for all 0."""
     if torch.compiler.is_compiling():
@@ -351,12 +359,12 @@ def pencil(
     if triton_takes(A.shape[-1], gpu.LIMIT, A, other) and not watched(A):
         logs, U, told = gpu.operators().pencil(P, Q, errors.ASYMMETRY, vectors)
         if settled_on_gpu(told, True):
-            value = _sum_of_logs(logs, alpha, beta, root)
+            value = sum_of_logs(logs, alpha, beta, root)
             return value, (value, logs, U) if vectors else ()
     return None
 
 
-def _sum_of_logs(logs: Tensor, alpha: float, beta: float, root: bool) -> Tensor:
+def sum_of_logs(logs: Tensor, alpha: float, beta: float, root: bool) -> Tensor:
     """α Σ l² + β (Σ l)² of the trace and the rest apart, neither of which is negative."""
     n = logs.shape[-1]
     trace = logs.sum(-1)
@@ -386,11 +394,18 @@ def pencil_vjp(
     value, logs, U = of
     if torch.is_grad_enabled() or transformed() or not triton_takes(n, gpu.LIMIT, U, logs, g):
         return None
+    slopes = slopes_of_logs(value, logs, g, alpha, beta, root)
+    return gpu.operators().pencil_vjp(slopes, logs, U, wanted)
+
+
+def slopes_of_logs(
+    value: Tensor, logs: Tensor, g: Tensor, alpha: float, beta: float, root: bool
+) -> Tensor:
+    """The gradient in the logarithms of a loss with gradient g in `sum_of_logs`; 0 at a root 0."""
     weights = alpha * logs + beta * logs.sum(-1, keepdim=True)
-    # The root has derivative 0 at 0.
     zero = value == 0
     factor = torch.where(zero, 0, g / torch.where(zero, 1, value)) if root else 2 * g
-    return gpu.operators().pencil_vjp(factor[..., None] * weights, logs, U, wanted)
+    return factor[..., None] * weights
 
 
 def karcher_mean(
