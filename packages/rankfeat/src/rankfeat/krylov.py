@@ -15,6 +15,7 @@ Source: Golub and Van Loan, Matrix Computations, 4th ed., 10.1.
 
 import torch
 from jaxtyping import Float
+from linalg_kernels import eigh
 from linalg_kernels.precision import full_precision
 from torch import Tensor
 
@@ -25,8 +26,11 @@ _STEPS, _SQUARED, _MANY = 24, 256, 96
 _GRAM = 64
 # Up to this size one product X (I - v v^T) costs less than X v and its outer product.
 _PROJECT = 24
-# Samples of so many entries fill the second-level cache: one after another is faster.
-_ALONE = 150_000
+# Samples of so many entries are worked on at a time: more leave the last cache between steps.
+_CHUNK = 2_000_000
+# Of so many entries a product with a vector is made sample by sample on the CPU: in batches
+# torch takes it for a product of matrices, which is five to twenty times slower.
+_LOOP = 4096
 # Squares of these leave single precision neither way.
 _RANGE = (1e-16, 1e16)
 
@@ -42,6 +46,17 @@ def _start(X: Tensor) -> Tensor:
     h = 1 + 0.5 * torch.sin(torch.arange(n, dtype=X.dtype, device=X.device).square_())
     # Not len(X), which would fix the size of the batch in a traced graph.
     return (h / torch.linalg.vector_norm(h))[:, None].expand(X.shape[0], n, 1)
+
+
+def _times(A: Tensor, v: Tensor) -> Tensor:
+    """A v of A (b, m, n) and v (b, n, 1)."""
+    b, m, n = A.shape
+    if b == 1 or not A.is_cpu or m * n < _LOOP:
+        return A @ v
+    product = A.new_empty(b, m)
+    for one, x, y in zip(A.unbind(), v[..., 0].unbind(), product.unbind(), strict=True):
+        torch.mv(one, x, out=y)
+    return product[..., None]
 
 
 def _in_range(squares: Tensor) -> bool:
@@ -81,9 +96,9 @@ def _by_lanczos(X: Tensor, tol: float, steps: int) -> tuple[Tensor, Tensor] | No
     T = X.new_zeros(b, steps, steps)
     v = _start(X)
     for k in range(steps):
-        w = X @ v
+        w = _times(X, v)
         V[:, k], W[:, k] = v[..., 0], w[..., 0]
-        z = X.mT @ w
+        z = _times(X.mT, w)
         done = V[:, : k + 1]
         c = done @ z
         z = z - done.mT @ c
@@ -95,7 +110,7 @@ def _by_lanczos(X: Tensor, tol: float, steps: int) -> tuple[Tensor, Tensor] | No
         rest = torch.linalg.vector_norm(z, dim=1, keepdim=True)
         T[:, : k + 1, k] = T[:, k, : k + 1] = c[..., 0]
         if k > 0 or steps == 1:
-            values, Y = torch.linalg.eigh(T[:, : k + 1, : k + 1])
+            values, Y = eigh(T[:, : k + 1, : k + 1], check=False)
             y, value = Y[..., -1:], values[:, -1]
             # ‖X^T X v - λ v‖ of v = Σ y_i v_i is what the last vector leaves.
             if bool((rest[:, 0, 0] * y[:, -1, 0].abs() <= tol * value).all()):
@@ -113,15 +128,16 @@ def removed(X: Float[Tensor, "b m n"], tol: float | None) -> Tensor | None:
     X is not empty, float32 or float64. Values are read, so this cannot be traced.
     """
     tol = default_tol(X.dtype) if tol is None else tol
-    if len(X) > 1 and X[0].numel() >= _ALONE:
-        left = torch.empty_like(X)
-        for index, sample in enumerate(X.split(1)):
-            one = _removed(sample, tol)
-            if one is None:
-                return None
-            left[index] = one[0]
-        return left
-    return _removed(X, tol)
+    samples = max(1, _CHUNK // X[0].numel())
+    if len(X) <= samples:
+        return _removed(X, tol)
+    left = torch.empty_like(X)
+    for some, out in zip(X.split(samples), left.split(samples), strict=True):
+        one = _removed(some, tol)
+        if one is None:
+            return None
+        out.copy_(one)
+    return left
 
 
 def _removed(X: Tensor, tol: float) -> Tensor | None:
@@ -139,7 +155,7 @@ def _removed(X: Tensor, tol: float) -> Tensor | None:
             return None
         if n <= _PROJECT and not wide:
             return X @ (torch.eye(n, dtype=X.dtype, device=X.device) - v * v.mT)
-        Av = A @ v
+        Av = _times(A, v)
     return torch.addcmul(X, v, Av.mT, value=-1) if wide else torch.addcmul(X, Av, v.mT, value=-1)
 
 
