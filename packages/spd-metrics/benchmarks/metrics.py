@@ -38,15 +38,14 @@ Call = Callable[[], Any]
 
 
 def with_gradient(fn: Callable[[Tensor, Tensor], Tensor], P: Tensor, Q: Tensor) -> Call:
-    """Values of fn(P, Q) and the symmetric gradients of their sum."""
+    """Values of fn(P, Q) and the gradients of their sum."""
+    leaves = P.clone().requires_grad_(), Q.clone().requires_grad_()
+    G = torch.ones(P.shape[:-2], dtype=P.dtype)
 
     def call() -> tuple[Tensor, Tensor, Tensor]:
-        p, q = P.detach().requires_grad_(), Q.detach().requires_grad_()
-        value = fn(p, q)
-        value.sum().backward()
-        assert p.grad is not None
-        assert q.grad is not None
-        return value.detach(), p.grad, q.grad
+        value = fn(*leaves)
+        of_P, of_Q = torch.autograd.grad(value, leaves, G)
+        return value.detach(), of_P, of_Q
 
     return call
 
