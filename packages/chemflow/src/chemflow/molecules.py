@@ -136,6 +136,11 @@ class Molecules:
                 )
                 if found.ids.dtype.kind not in "iu" or found.ids.ndim != 2:
                     raise ValueError(f"ids must be whole numbers (n, L), got {found.ids.dtype}")
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            # A broken archive points to places that no file has.
+            raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
         except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
         sound = len(found) == report.kept and len(found.rows) == len(found)

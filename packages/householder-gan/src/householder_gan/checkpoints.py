@@ -338,7 +338,8 @@ def load_generator(path: str | Path) -> DCGAN | StyleGAN2 | StyleGAN3:
         raise ValueError(f"{path}: not a file of a generator: {reason(error)}") from error
     if not isinstance(held, dict):
         raise ValueError(f"{path}: its head must hold an object")
-    if held.get("format") != FORMAT or held.get("kind") not in _KINDS:
+    # A list of the keys: what stands in a file need not be hashable.
+    if held.get("format") != FORMAT or held.get("kind") not in list(_KINDS):
         raise ValueError(f"{path}: format must be {FORMAT!r}, got {held.get('format')!r}")
     try:
         return _built(held, state)

@@ -58,6 +58,11 @@ def _images(path: str) -> np.ndarray:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             names = list(file)
             images = file["images"] if "images" in names else None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A broken archive points to places that no file has.
+        raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
     except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
     if images is None:
