@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from liebn import AffineInvariantGroup, LieBatchNorm, LogCholeskyGroup
@@ -81,6 +83,18 @@ def test_move_is_its_composition(channels):
     assert_close(found[0] + found[0].mT, expected[0] + expected[0].mT)
     assert_close(found[1].tril(), expected[1].tril())
     assert_close(found[2], expected[2])
+
+
+def test_move_keeps_nothing_after_its_gradient():
+    X = random_spd(6, 4).requires_grad_()
+    K = cholesky(random_spd(4))
+    S = congruence.eigh(torch.eye(4, dtype=X.dtype), X)
+    kept = weakref.ref(S.w)
+    Y = move(X, K, torch.ones(6, dtype=X.dtype), S)
+    del S
+    assert kept() is not None
+    Y.sum().backward()
+    assert kept() is None
 
 
 def test_second_derivatives_are_refused():

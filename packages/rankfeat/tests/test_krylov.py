@@ -44,6 +44,15 @@ def test_against_svd(shape, ratio):
     assert relative(krylov.removed(X, None), want) < 5e-6
 
 
+@pytest.mark.parametrize("shape", [(5, 90, 70), (5, 60, 12)])
+def test_samples_in_several_pieces(shape, monkeypatch):
+    X, want = with_ratio(shape, 0.36)
+    monkeypatch.setattr(krylov, "_CHUNK", 2 * X[0].numel() + 1)
+    assert relative(krylov.removed(X, None), want) < 1e-13
+    X[4, 0, 0] = torch.nan
+    assert krylov.removed(X, None) is None
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_traced_form_against_svd(shape):
     X, want = with_ratio(shape, 0.55)

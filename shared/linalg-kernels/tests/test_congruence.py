@@ -141,6 +141,51 @@ def test_what_is_not_definite_is_named(road):
 
 
 @pytest.mark.parametrize("road", ROADS)
+@pytest.mark.bad_input
+def test_shapes_that_do_not_fit_are_named(road):
+    """The library would read beyond a matrix that is too small."""
+    X, small, many = spd(3, 5), torch.eye(4, dtype=torch.float64), near_identity(2, 5, 5)
+    S = congruence.eigh(near_identity(5, 5), X)
+    with lk.backend(road):
+        for wrong in (small, many, near_identity(7, 3, 5, 5)):
+            for name, call in (
+                ("W", lambda T: congruence.eigh(T, X)),
+                ("W", lambda T: congruence.logm(T, X)),
+                ("K", lambda T: congruence.carry(S, T, scalar.LOG)),
+                ("G", lambda T: congruence.carry_vjp(S, X, scalar.LOG, None, T)),
+            ):
+                with pytest.raises(ValueError, match=f"^{name} must"):
+                    call(wrong)
+        for wrong in (small, many):
+            with pytest.raises(ValueError, match="L"):
+                congruence.move(wrong, X, scalar.EXP)
+        with pytest.raises(ValueError, match=r"K \(1, 4, 4\)"):
+            congruence.traces(X, small[None], small[None], scalar.LOG)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_autocast_changes_nothing(road):
+    X, L = spd(3, 5, dtype=torch.float32), lk.cholesky(spd(5, dtype=torch.float32, seed=1))
+
+    def everything():
+        S = congruence.eigh(L, X)
+        return [
+            congruence.logm(L, X),
+            congruence.move(L, X, scalar.POWER, 0.5),
+            congruence.carry(S, L, scalar.LOG),
+            congruence.carry_vjp(S, L, scalar.LOG, None, X)[0],
+            congruence.traces(X, L[None], X[:1], scalar.LOG)[0],
+        ]
+
+    with lk.backend(road):
+        wanted = everything()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = everything()
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("road", ROADS)
 def test_neighbours_of_a_lost_matrix_keep_their_values(road):
     """A power of what is not definite is NaN there and nowhere else."""
     L, X = lk.cholesky(spd(3)), spd(9, 3)

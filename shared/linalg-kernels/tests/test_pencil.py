@@ -79,6 +79,18 @@ def test_values_and_gradients_by_torch(n, root):
         torch.testing.assert_close(G / size, symmetric_part(W) / size, rtol=0, atol=1e-10)
 
 
+def test_autocast_changes_no_gradient_beyond_the_librarys_limit():
+    P, Q = pair(2, 130, dtype=torch.float32, cond=10.0)
+    leaf = P.requires_grad_()
+
+    def gradient():
+        return torch.autograd.grad(lk.pencil_log_norm(leaf, 1.5 * Q).sum(), leaf)[0]
+
+    wanted = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gradient(), wanted)
+
+
 @pytest.mark.parametrize("choice", ["torch", "native"])
 def test_against_mpmath(choice):
     P, Q = pair(4, 5, cond=1e3)

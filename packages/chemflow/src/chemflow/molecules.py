@@ -126,23 +126,19 @@ class Molecules:
             told = f"{folder / 'report.json'}: not the account of molecules: {reason(error)}"
             raise ValueError(told) from None
         path = folder / "molecules.npz"
-        try:
-            # numpy leaves a file that it cannot read open, where it opened it.
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                names = file["reasons"].tolist()
-                reasons = tuple(names[one] for one in file["rejected_reasons"])
-                found = cls(
-                    file["ids"], vocabulary, file["rows"], report, (file["rejected_rows"], reasons)
-                )
+        # numpy leaves a file that it cannot read open, where it opened it.
+        with path.open("rb") as stream:
+            try:
+                with np.load(stream, allow_pickle=False) as file:
+                    names = file["reasons"].tolist()
+                    reasons = tuple(names[one] for one in file["rejected_reasons"])
+                    rejected = file["rejected_rows"], reasons
+                    found = cls(file["ids"], vocabulary, file["rows"], report, rejected)
                 if found.ids.dtype.kind not in "iu" or found.ids.ndim != 2:
                     raise ValueError(f"ids must be whole numbers (n, L), got {found.ids.dtype}")
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            # A broken archive points to places that no file has.
-            raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
-        except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
+            # A broken archive points to places that no file has, an OSError.
+            except (*WRONG, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+                raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
         sound = len(found) == report.kept and len(found.rows) == len(found)
         if not sound or (found.ids.size and not 0 <= found.ids.max() < len(vocabulary)):
             raise ValueError(f"{folder}: molecules.npz does not belong to the files beside it")

@@ -5,6 +5,7 @@ sum of those for the two entries of the symmetric matrix. Derivatives gather her
 of an index would scatter.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -14,6 +15,7 @@ from torch.autograd import Function
 
 Numbers = Float[Tensor, "*batch m"]
 Matrices = Float[Tensor, "*batch n n"]
+_Map = Callable[[Tensor], Tensor]
 
 
 def _make_places(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,67 +83,40 @@ def _pack_sum(X: Tensor) -> Tensor:
     return both * (multiplicities(n, X.dtype, X.device) / 2)
 
 
-class _Unpack(Function):
-    """x -> symmetric X, whose adjoint is `_PackSum`."""
+def _triangular(x: Tensor) -> Tensor:
+    return _unpack(x).tril_()
+
+
+class _Linear(Function):
+    """x -> f(x) of a linear f, whose gradient is its adjoint, a gathering map as well."""
 
     @staticmethod
-    def forward(ctx, x):  # noqa: ARG004
-        return _unpack(x)
+    def forward(ctx, x, f, adjoint):
+        ctx.maps = adjoint, f
+        return f(x)
 
     @staticmethod
-    def backward(ctx, G):  # noqa: ARG004
-        return _PackSum.apply(G)
+    def backward(ctx, G):
+        return _linear(G, *ctx.maps), None, None
 
 
-class _PackSum(Function):
-    """X -> X_ij + X_ji, and X_ii, for i > j, whose adjoint is `_Unpack`."""
-
-    @staticmethod
-    def forward(ctx, X):  # noqa: ARG004
-        return _pack_sum(X)
-
-    @staticmethod
-    def backward(ctx, g):  # noqa: ARG004
-        return _Unpack.apply(g)
-
-
-class _Triangular(Function):
-    """x -> lower triangular X, whose adjoint is `_PackLower`."""
-
-    @staticmethod
-    def forward(ctx, x):  # noqa: ARG004
-        return _unpack(x).tril_()
-
-    @staticmethod
-    def backward(ctx, G):  # noqa: ARG004
-        return _PackLower.apply(G)
-
-
-class _PackLower(Function):
-    """X -> X_ij for i >= j, whose adjoint is `_Triangular`."""
-
-    @staticmethod
-    def forward(ctx, X):  # noqa: ARG004
-        return _pack_lower(X)
-
-    @staticmethod
-    def backward(ctx, g):  # noqa: ARG004
-        return _Triangular.apply(g)
+def _linear(x: Tensor, f: _Map, adjoint: _Map) -> Tensor:
+    return _Linear.apply(x, f, adjoint) if _ordinary() else f(x)
 
 
 def symmetric(x: Numbers) -> Matrices:
     """The symmetric matrix whose lower triangle, row by row, is x."""
-    return _Unpack.apply(x) if _ordinary() else _unpack(x)
+    return _linear(x, _unpack, _pack_sum)
 
 
 def triangular(x: Numbers) -> Matrices:
     """The lower triangular matrix whose lower triangle, row by row, is x."""
-    return _Triangular.apply(x) if _ordinary() else _unpack(x).tril()
+    return _linear(x, _triangular, _pack_lower)
 
 
 def pack_sum(X: Matrices) -> Numbers:
     """X_ij + X_ji for i > j, and X_ii: the inner products of X with a basis of `symmetric`."""
-    return _PackSum.apply(X) if _ordinary() else _pack_sum(X)
+    return _linear(X, _pack_sum, _unpack)
 
 
 def pack(X: Matrices) -> Numbers:
@@ -151,7 +126,7 @@ def pack(X: Matrices) -> Numbers:
 
 def pack_lower(X: Matrices) -> Numbers:
     """The lower triangle of X, row by row."""
-    return _PackLower.apply(X) if _ordinary() else _pack_lower(X)
+    return _linear(X, _pack_lower, _triangular)
 
 
 def diagonal_places(n: int, device: torch.device) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 from linalg_kernels import errors
 from linalg_kernels.backends import native, plain, select
 from linalg_kernels.backends import torch as reference
-from linalg_kernels.backends.choice import CHOLESKY, native_goes_on, native_takes
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import (
     EagerRule,
@@ -101,26 +100,15 @@ class _Factor(EagerRule):
 
     @staticmethod
     def forward(ctx, A, symmetrize, check, name):
-        L = _value(A, symmetrize, check, name)
+        L, _ = _compute(A, symmetrize, check, True, name)
         ctx.save_for_backward(L)
         return L
 
     @staticmethod
+    @full_precision
     def backward(ctx, gL):
         (L,) = ctx.saved_tensors
-        if native_goes_on(gL) and native_takes(CHOLESKY, L):
-            return native.cholesky_vjp(L, gL), None, None, None
-        return _factor_vjp(L, gL), None, None, None
-
-
-@full_precision
-def _factor_vjp(L: Tensor, gL: Tensor) -> Tensor:
-    return select.cholesky_vjp(L, gL)
-
-
-def _value(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
-    L = select.cholesky_value(A, symmetrize, check)
-    return _compute(A, symmetrize, check, True, name)[0] if L is None else L
+        return select.cholesky_vjp(L, gL), None, None, None
 
 
 def _factor(
@@ -132,6 +120,7 @@ def _factor(
     return rule.apply(A, symmetrize, check, raise_info, name)
 
 
+@full_precision
 def cholesky(
     A: Inexact[Tensor, "*batch n n"],
     *,
@@ -148,26 +137,16 @@ def cholesky(
     not waited for: `definite_factor` does. `symmetrize`, `check`, `upcast`,
     `name`: see `linalg_kernels.spectral`.
     """
-    # Of a batch of small matrices the road to the library costs as much as the factor.
-    if plain.is_square(A) and not transformed():
-        return _eagerly(A, symmetrize, check, name)
-    return _general(A, symmetrize=symmetrize, check=check, upcast=upcast, name=name)
-
-
-def _eagerly(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
-    if differentiated(A):
-        return _Factor.apply(A, symmetrize, check, name)
-    return _value(A, symmetrize, check, name)
-
-
-@full_precision
-def _general(A: Tensor, *, symmetrize: bool, check: bool, upcast: bool, name: str) -> Tensor:
     A, dtype = promote(A, upcast)
     errors.require_float(A, name)
     errors.require_square(A, name)
     if transformed():
-        return restore(_factor(A, symmetrize, check, True, name)[0], dtype)
-    return restore(_eagerly(A, symmetrize, check, name), dtype)
+        L = _factor(A, symmetrize, check, True, name)[0]
+    elif differentiated(A):
+        L = _Factor.apply(A, symmetrize, check, name)
+    else:
+        L = _compute(A, symmetrize, check, True, name)[0]
+    return restore(L, dtype)
 
 
 @full_precision

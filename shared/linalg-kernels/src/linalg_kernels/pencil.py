@@ -14,7 +14,8 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from linalg_kernels import daleckii_krein, errors, scalar
-from linalg_kernels.backends import native, plain, select
+from linalg_kernels.backends import native, plain
+from linalg_kernels.backends import pencil as direct
 from linalg_kernels.backends import torch as reference
 from linalg_kernels.cholesky import definite_factor, triangular_congruence
 from linalg_kernels.precision import full_precision, promote, restore
@@ -63,24 +64,26 @@ class _Perturbed(EagerRule):
     """(P, Q) -> value by torch, for matrices that are too large for the library, or without it."""
 
     @staticmethod
+    @full_precision
     def forward(ctx, P, Q, alpha, beta, root):
         L = definite_factor(reference.hermitian(P), "P")
         S = reference.hermitian(triangular_congruence(L, reference.hermitian(Q)))
         w, V = reference.eigh(S, finite=True)
         _check_positive(w, Q)
         logs = torch.where(_equal(P, Q)[..., None], 0, torch.log(w))
-        value = select.sum_of_logs(logs, alpha, beta, root)
+        value = direct.sum_of_logs(logs, alpha, beta, root)
         U = torch.linalg.solve_triangular(L.mT, V, upper=True)
         ctx.save_for_backward(P, Q, value, logs, U)
         ctx.parameters = alpha, beta, root
         return value
 
     @staticmethod
+    @full_precision
     def backward(ctx, g):
         P, Q, value, logs, U = ctx.saved_tensors
         if torch.is_grad_enabled() or not plain.is_plain(g):
             return *_differentiable_vjp(P, Q, g, ctx.parameters), None, None, None
-        slopes = select.slopes_of_logs(value, logs, g, *ctx.parameters)[..., None, :]
+        slopes = direct.slopes_of_logs(value, logs, g, *ctx.parameters)[..., None, :]
         of_P, of_Q = ctx.needs_input_grad[:2]
         gP = (-slopes * U) @ U.mT if of_P else None
         gQ = (slopes * torch.exp(-logs[..., None, :]) * U) @ U.mT if of_Q else None
@@ -88,7 +91,7 @@ class _Perturbed(EagerRule):
 
 
 class _Pencil(EagerRule):
-    """(P, Q) -> value, by the native library or a kernel; `found` is of `select.pencil`."""
+    """(P, Q) -> value, by the native library or a kernel; `found` is of `direct.pencil`."""
 
     @staticmethod
     def forward(ctx, P, Q, found, alpha, beta, root):
@@ -101,7 +104,7 @@ class _Pencil(EagerRule):
     def backward(ctx, g):
         P, Q, *of = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        gradients = select.pencil_vjp(of, P.shape[-1], g, *ctx.parameters, wanted)
+        gradients = direct.pencil_vjp(of, P.shape[-1], g, *ctx.parameters, wanted)
         if gradients is None:
             gP, gQ = _differentiable_vjp(P, Q, g, ctx.parameters)
         else:
@@ -124,15 +127,16 @@ def _reduced(G: Tensor | None, A: Tensor) -> Tensor | None:
 def _directly(P: Tensor, Q: Tensor, alpha: float, beta: float, root: bool) -> Tensor | None:
     """The value with its gradient, where nothing else may be asked for, or None."""
     wanted = differentiated(P, Q)
-    found = select.pencil(P, Q, alpha, beta, root, wanted)
-    if found is None:
-        perturbed = wanted and P.shape == Q.shape and plain.are_plain((P, Q), P.dtype)
-        if not perturbed or P.dtype not in native.DTYPES or P.numel() == 0:
-            return None
-        for name, A in (("P", P), ("Q", Q)):
-            errors.check_matrices(A.detach(), name)
-        return _Perturbed.apply(P, Q, alpha, beta, root)
-    return _Pencil.apply(P, Q, found, alpha, beta, root) if wanted else found[0]
+    found = direct.pencil(P, Q, alpha, beta, root, wanted)
+    if found is not None:
+        return _Pencil.apply(P, Q, found, alpha, beta, root) if wanted else found[0]
+    if not (wanted and P.shape == Q.shape and P.numel() and P.dtype in native.DTYPES):
+        return None
+    if not plain.are_plain((P, Q), P.dtype):
+        return None
+    for name, A in (("P", P), ("Q", Q)):
+        errors.check_matrices(A.detach(), name)
+    return _Perturbed.apply(P, Q, alpha, beta, root)
 
 
 def _check_parameters(n: int, alpha: float, beta: float) -> None:

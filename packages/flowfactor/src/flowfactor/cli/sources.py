@@ -53,18 +53,15 @@ def open_source(source: str, steps: int, transformations: str) -> SequenceSource
 
 
 def _images(path: str) -> np.ndarray:
-    try:
-        # numpy leaves a file that it cannot read open, where it opened it.
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            names = list(file)
-            images = file["images"] if "images" in names else None
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # A broken archive points to places that no file has.
-        raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
-    except (*WRONG, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
+    # numpy leaves a file that it cannot read open, where it opened it.
+    with Path(path).open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                names = list(file)
+                images = file["images"] if "images" in names else None
+        # A broken archive points to places that no file has, an OSError.
+        except (*WRONG, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise ValueError(f"{path}: not a .npz file of plain arrays: {reason(error)}") from error
     if images is None:
         raise ValueError(f"{path}: expected an array `images`, got {names[:8]}")
     return images

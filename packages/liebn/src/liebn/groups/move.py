@@ -21,19 +21,19 @@ class _Move(Function):
     @staticmethod
     def forward(ctx, X, K, f, S):  # noqa: ARG004
         Y = congruence.carry(S, K, scalar.POWER, f)
-        ctx.save_for_backward(K, f, Y)
-        ctx.S = S
+        ctx.save_for_backward(K, f, Y, *S)
         return Y
 
     @staticmethod
     @full_precision
     def backward(ctx, G):
         refuse_second_derivative("normalisation with constant statistics")
-        K, f, Y = ctx.saved_tensors
+        K, f, Y, *of_S = ctx.saved_tensors
+        S = congruence.Congruence(*of_S)
         of_X, of_K, of_f, _ = ctx.needs_input_grad
         gX = gK = gf = None
         if of_X or of_f:
-            gX, gf = congruence.carry_vjp(ctx.S, K, scalar.POWER, f, G, (of_X, of_f))
+            gX, gf = congruence.carry_vjp(S, K, scalar.POWER, f, G, (of_X, of_f))
         if of_K:
             # 2 sym(G) K S with K S K^T = Y.
             both = G + G.mT

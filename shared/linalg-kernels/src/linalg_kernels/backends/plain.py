@@ -43,14 +43,6 @@ def is_plain(T: Tensor) -> bool:
     return T.dtype in native.DTYPES and are_plain((T,), T.dtype)
 
 
-def is_square(A: object) -> bool:
-    """Whether A holds matrices that are plain, square and of a dtype of the native library."""
-    if not isinstance(A, Tensor):
-        return False
-    shape = A.shape
-    return len(shape) >= 2 and shape[-1] == shape[-2] and is_plain(A)
-
-
 def seen_clean(A: Tensor, asymmetry: float) -> bool:
     """Whether the library has looked at the matrices A, in one pass, and found nothing."""
     if chosen.get() in ("torch", "triton") or A.numel() == 0 or not is_plain(A):

@@ -7,6 +7,7 @@
 #include "cholesky_chart.hpp"
 #include "congruence_trace.hpp"
 #include "eigh_adjoint.hpp"
+#include "frechet.hpp"
 #include "jacobi.hpp"
 #include "karcher.hpp"
 #include "pencil.hpp"

@@ -46,10 +46,11 @@ def carry(
 ) -> Float[Tensor, "*batch n n"]:
     """K f(S) K^T, exactly symmetric; `shape` is that of S, to whose batch K broadcasts."""
     K, repeat = library.repeats(K, shape[:-2])
+    table = None if f.table is None else f.table.contiguous()
     Y = packed.new_empty(shape)
     library.run(
         *("lk_carry", Y, packed.data_ptr(), K.data_ptr(), repeat),
-        *(f.kind, library.address(f.table), f.floor, Y.data_ptr()),
+        *(f.kind, library.address(table), f.floor, Y.data_ptr()),
     )
     return Y
 
@@ -67,11 +68,12 @@ def carry_vjp(
     batch = tuple(G.shape[:-2])
     K, K_repeat = library.repeats(K, batch)
     W, W_repeat = library.repeats(W, batch)
+    table = None if f.table is None else f.table.contiguous()
     gX = torch.empty_like(G) if wanted[0] else None
     slope = G.new_empty(batch) if wanted[1] else None
     library.run(
         *("lk_carry_adjoint", G, packed.data_ptr(), K.data_ptr(), K_repeat),
-        *(W.data_ptr(), W_repeat, f.kind, library.address(f.table), f.floor),
+        *(W.data_ptr(), W_repeat, f.kind, library.address(table), f.floor),
         *(G.data_ptr(), library.address(gX), library.address(slope)),
     )
     return gX, slope

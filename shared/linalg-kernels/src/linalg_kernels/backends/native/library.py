@@ -207,10 +207,8 @@ def call(name: str, dtype: torch.dtype, batch: int, n: int, *arguments: object) 
 
 def run(name: str, A: Tensor, *arguments: object) -> int:
     """`call` on the batch of A."""
-    shape = A.shape
-    n = shape[-1]
-    batch = shape[0] if len(shape) == 3 else A.numel() // (n * n)
-    return call(name, A.dtype, batch, n, *arguments)
+    n = A.shape[-1]
+    return call(name, A.dtype, A.numel() // (n * n), n, *arguments)
 
 
 def lanes_of(dtype: torch.dtype) -> int:
