@@ -129,7 +129,9 @@ TRAINING = ("torch._dynamo", "torch._inductor.config")
 COMMANDS = {
     "asvd compress": Command("asvd.cli", compress, ("asvd.draw", "matplotlib.pyplot")),
     "flowfactor train": Command("flowfactor.cli", train, (*TRAINING, "flowfactor.cli.app")),
-    "householder-gan finetune": Command("householder_gan.cli", finetune, TRAINING),
+    "householder-gan finetune": Command(
+        "householder_gan.cli", finetune, (*TRAINING, "householder_gan.command")
+    ),
     "chemflow optimize": Command(
         "chemflow.cli", optimize, ("chemflow.cli.app", "chemflow.report", "matplotlib.pyplot")
     ),

@@ -4,7 +4,7 @@ atheris is no dependency of the workspace. To find more than test_fuzz.py does:
 
     uv run --with atheris python tests/faults/fuzz_bytes.py householder_gan.read_pickle -runs=10000
 
-The first argument is a name in READERS of test_fuzz.py; the others are libFuzzer's.
+The first argument is a name in READERS of readers.py; the others are libFuzzer's.
 """
 
 import importlib.util

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,9 +23,12 @@ from householder_gan import (
     save_grid,
     sefa,
 )
-from householder_gan.cli import main, read_generator
+from householder_gan.cli import main
+from householder_gan.command import app
 from householder_gan.pictures import difference_map, from_picture, grid, heat, to_pixels
+from householder_gan.sources import read_generator
 from PIL import Image
+from typer.testing import CliRunner
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -165,12 +169,13 @@ def test_page_in_a_browser(page, tmp_path):
     assert sorted(set(report["sizes"])) == [16, 3 * 18 - 2]
 
 
-def test_command(tmp_path, capsys):
+def test_command(tmp_path):
     torch.save({"netG_state_dict": dcgan().state_dict()}, tmp_path / "G.tar")
 
     def run(*words):
-        assert main([str(w) for w in words]) == 0
-        return capsys.readouterr().out
+        found = CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
+        assert found.exit_code == 0, found.output
+        return found.stdout
 
     assert "rank" in run("convert", tmp_path / "G.tar", "--out", "x", "--rank", 3, "--dry-run")
     P = tmp_path / "P.safetensors"
@@ -207,12 +212,36 @@ def test_command(tmp_path, capsys):
     assert len(directions(load_generator(trained)).layers[0]) == rank
 
 
-def test_command_says_what_is_wrong(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fold", "a.pt", "--out", "x"], "expected a generator of DCGAN, StyleGAN2 or StyleGAN3"),
+        (["fold", "none.pt", "--out", "x"], "none.pt"),
+        (["fold", "text.pt", "--out", "x"], "text.pt: not a checkpoint of tensors"),
+        (["fold", "G.tar", "--out", "x"], "G.tar: no whole DCGAN"),
+        (["convert", "a.pt"], "--out must name the file to write"),
+        (["finetune", "a.pt", "--out", "x", "--images", "a", "--teacher", "b"], "not both"),
+    ],
+)
+def test_command_says_what_is_wrong(tmp_path, capsys, monkeypatch, words, told):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
-    assert main(["fold", str(tmp_path / "a.pt"), "--out", "x"]) == 1
-    assert "expected a generator of DCGAN, StyleGAN2 or StyleGAN3" in capsys.readouterr().err
-    assert main(["fold", str(tmp_path / "none.pt"), "--out", "x"]) == 1
-    assert "none.pt" in capsys.readouterr().err
+    torch.save({"main.0.weight": torch.zeros(1)}, tmp_path / "G.tar")
+    (tmp_path / "text.pt").write_text("some words")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["householder-gan", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_command_without_its_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "householder_gan.command")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert "pip install 'householder-gan[cli]'" in str(stopped.value.code)
 
 
 def test_files_of_each_kind(tmp_path):

@@ -19,7 +19,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 from rdkit.rdBase import BlockLogs
 
-from chemflow.files import write_text
+from chemflow.files import read_json, write_text
 from chemflow.oracles import score
 from chemflow.standardise import Mol
 
@@ -106,7 +106,10 @@ class Docking:
         smiles = Chem.MolToSmiles(mol)
         path = self._path(smiles)
         if path is not None and path.is_file():
-            return float(json.loads(path.read_text("utf-8"))["score"])
+            held = read_json(path, "score")["score"]
+            if not isinstance(held, (int, float)):
+                raise ValueError(f"{path}: score must be a number, got {held!r}")
+            return float(held)
         found = self._docked(smiles)
         if path is not None and math.isfinite(found):
             write_text(path, json.dumps({"score": found, "smiles": smiles}), shared=True)

@@ -3,11 +3,13 @@
 import csv
 import gzip
 import io
+import json
 import lzma
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -26,6 +28,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """An object with these keys. Raises ValueError naming any other file."""
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except WRONG as error:
+        raise ValueError(f"{path}: not JSON: {reason(error)}") from error
+    if not isinstance(told, dict) or not set(keys) <= told.keys():
+        raise ValueError(f"{path}: expected a JSON object with {list(keys)}")
+    return told
 
 
 def write_bytes(path: Path, data: bytes, shared: bool = False) -> None:

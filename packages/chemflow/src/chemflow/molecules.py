@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +17,7 @@ import selfies
 from jaxtyping import Int64, UInt8, UInt16
 from rdkit import Chem
 
-from chemflow.files import WRONG, reason, write_bytes, write_text
+from chemflow.files import WRONG, read_json, reason, write_bytes, write_text
 from chemflow.pool import Pool
 from chemflow.standardise import MoleculeError, Standardiser, canonical, parse
 from chemflow.vocabulary import NOP, Vocabulary, from_selfies
@@ -136,8 +134,10 @@ class Molecules:
                     found = cls(file["ids"], vocabulary, file["rows"], report, rejected)
                 if found.ids.dtype.kind not in "iu" or found.ids.ndim != 2:
                     raise ValueError(f"ids must be whole numbers (n, L), got {found.ids.dtype}")
-            # A broken archive points to places that no file has, an OSError.
-            except (*WRONG, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+                if found.rows.dtype.kind not in "iu" or found.rows.ndim != 1:
+                    raise ValueError(f"rows must be whole numbers (n,), got {found.rows.dtype}")
+            # A changed file makes numpy fail in any way, even as a program with a wrong syntax.
+            except Exception as error:
                 raise ValueError(f"{path}: not encoded molecules: {reason(error)}") from None
         sound = len(found) == report.kept and len(found.rows) == len(found)
         if not sound or (found.ids.size and not 0 <= found.ids.max() < len(vocabulary)):
@@ -182,7 +182,7 @@ def _kept_or(
     path = folder / f"piece-{number:06d}.json"
     digest = hashlib.sha256("\n".join((repr(work), *piece)).encode()).hexdigest()
     if path.is_file():
-        told = json.loads(path.read_text("utf-8"))
+        told = read_json(path, "of", "encoded")
         if told["of"] == digest:
             return [(text, reason) for text, reason in told["encoded"]]
     encoded = work(piece)

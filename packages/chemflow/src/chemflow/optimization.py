@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from chemflow.candidates import Best, Candidate, Front
-from chemflow.files import write_bytes, write_text
+from chemflow.files import WRONG, reason, write_bytes, write_text
 from chemflow.objective import Objective
 from chemflow.oracles import Oracle
 from chemflow.runs import Json
@@ -217,12 +217,11 @@ def load_optimization(folder: str | Path) -> Optimization:
     Raises ValueError for files of another kind, OSError for absent ones.
     """
     path = Path(folder) / "optimization.json"
+    snapshots = _snapshots(path.with_name("snapshots.npz"))
     try:
         told = json.loads(path.read_text("utf-8"))
         if told["format"] != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, got {told['format']!r}")
-        with np.load(path.with_name("snapshots.npz"), allow_pickle=False) as file:
-            snapshots = {int(t): file[t] for t in file.files}
         steps = tuple(StepSummary(**_numbers(one)) for one in told["steps"])
         return Optimization(
             settings=told["settings"],
@@ -239,8 +238,19 @@ def load_optimization(folder: str | Path) -> Optimization:
             snapshots=snapshots,
             records=(),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not an optimization of this package: {error}") from error
+    except WRONG as error:
+        raise ValueError(f"{path}: not an optimization of this package: {reason(error)}") from error
+
+
+def _snapshots(path: Path) -> dict[int, np.ndarray]:
+    # numpy leaves a file that it cannot read open, where it opened it.
+    with path.open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                return {int(t): np.asarray(file[t], np.float64) for t in file.files}
+        # A changed file makes numpy fail in any way, even as a program with a wrong syntax.
+        except Exception as error:
+            raise ValueError(f"{path}: not the codes of a run: {reason(error)}") from error
 
 
 def _numbers(told: Json) -> Json:

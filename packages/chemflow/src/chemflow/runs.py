@@ -1,7 +1,7 @@
 """Long work in batches: over processes of torch.distributed, kept in a folder, gone on from there.
 
 A batch is the same rows whatever the number of processes, so that one process and many give the
-same results to the bit. Each batch is a file that is whole or absent.
+same results to the bit. Each batch is a file that is whole or absent, and says if it was changed.
 """
 
 import hashlib
@@ -17,9 +17,23 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 
-from chemflow.files import write_text
+from chemflow.files import read_json, write_text
 
 Json = dict[str, Any]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _kept(path: Path) -> Json:
+    """A batch as it was written. Raises ValueError naming a file that was changed since then."""
+    told = read_json(path, "sha256", "batch")
+    if _digest(json.dumps(told["batch"])) != told["sha256"]:
+        raise ValueError(
+            f"{path} was changed since it was written; without it its batch is done anew"
+        )
+    return told["batch"]
 
 
 def plain(array: Float[np.ndarray, "..."]) -> Any:
@@ -92,7 +106,7 @@ class Run:
             return
         path = self.folder / "run.json"
         if path.is_file():
-            kept = json.loads(path.read_text("utf-8"))
+            kept = read_json(path)
             differing = [
                 key
                 for key in sorted(set(kept) | set(settings))
@@ -132,13 +146,13 @@ class Run:
             first, stop = number * batch, min((number + 1) * batch, size)
             path = None if self.folder is None else self.folder / f"batch-{number:06d}.json"
             if path is not None and path.is_file():
-                mine[number] = json.loads(path.read_text("utf-8"))
+                mine[number] = _kept(path)
             else:
                 # Through JSON in any case, so that a resumed run has the very same values.
                 text = json.dumps(work(number, first, stop), allow_nan=False)
-                if path is not None:
-                    write_text(path, text)
                 mine[number] = json.loads(text)
+                if path is not None:
+                    write_text(path, json.dumps({"sha256": _digest(text), "batch": mine[number]}))
             if fold is not None:
                 fold.take(mine[number])
             if done is not None:

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from rdkit import Chem
 from rdkit.Chem import rdDepictor
 
+from chemflow.files import WRONG, reason
 from chemflow.starts import Start
 from chemflow.walk import Step
 
@@ -107,7 +108,7 @@ def read(*paths: str | Path) -> Iterator[Point]:
     Raises ValueError naming the file and the line of what is no point.
     """
     for path in paths:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
                     told = json.loads(line)
@@ -121,8 +122,9 @@ def read(*paths: str | Path) -> Iterator[Point]:
                         _number(told["similarity"]),
                         _number(told["norm"]),
                     )
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise ValueError(f"{path}: line {number} is no step: {error}") from None
+                except WRONG as error:
+                    told = f"{path}: line {number} is no step: {reason(error)}"
+                    raise ValueError(told) from None
 
 
 def write_sdf(path: str | Path, points: Iterable[Point], properties: bool = True) -> int:

@@ -16,7 +16,6 @@ DifferentiableSVD.
 import argparse
 import json
 import os
-import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -151,8 +150,11 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """What `train` wrote after an epoch. Raises ValueError naming any other file."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        # A changed file makes torch.load fail in any way.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not a whole checkpoint: {reason}") from error
     needed = {"head", "network", "optimiser", "schedule", "epoch", "log"}
     if not isinstance(state, dict) or not needed <= state.keys():

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 WRONG = (
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError,
-    ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+    RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
 )  # fmt: skip
 """What comes of reading a file of another kind, or one that was cut or changed."""
 

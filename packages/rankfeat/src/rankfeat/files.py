@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 WRONG = (
-    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError,
-    ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+    RuntimeError, TypeError, ValueError, SafetensorError, pickle.UnpicklingError, struct.error,
 )  # fmt: skip
 """What comes of reading a file of another kind, or one that was cut or changed."""
 

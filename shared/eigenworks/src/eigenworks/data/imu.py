@@ -93,7 +93,8 @@ def read_watch(path: Path) -> WatchRecordings:
                 # Old pickles give dtype() an int where NumPy 2.4 wants a bool.
                 warnings.simplefilter("ignore")
                 held = _ArraysOnly(file).load()
-        except (ValueError, EOFError, pickle.UnpicklingError) as error:
+        # A changed file makes an unpickler fail in any way.
+        except Exception as error:
             raise DataError(f"{path}: not a whole watch data set: {error}") from error
     data = held.item() if isinstance(held, np.ndarray) and held.ndim == 0 else held
     expected = {"X", "y", "subject", "side", "X_labels", "y_labels"}
