@@ -75,6 +75,15 @@ def test_exponentials_that_are_subnormal(dtype, x):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("x", "value"), [(1e4, INF), (1e30, INF), (-1e4, 0.0), (-1e30, 0.0)])
+def test_exponentials_beyond_the_range(dtype, x, value):
+    """Also where the exponent of two has no integer of the width that holds it."""
+    w = torch.full((1, 1), x, dtype=dtype, device=DEVICE)
+    one = torch.ones(1, 1, 1, dtype=dtype, device=DEVICE)
+    assert float(kernels().evaluate(w, one, None, native.EXP, -INF)) == value
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_rank_one_of_rows_that_grow(dtype):
     """The Gram matrix is gathered over blocks of rows in units that change."""
     X = draw(2, 150, 5)
