@@ -66,7 +66,7 @@ def preset(name: Preset, length: int) -> Config:
     if name == "paper":
         return Config(length, latent=1024, embedding=128, hidden=(4096, 2048, 1024))
     if name == "ar":
-        return Config(length, state=256)
+        return Config(length, state=512)
     raise ValueError(f"preset must be 'tiny', 'paper' or 'ar', got {name!r}")
 
 

@@ -4,6 +4,7 @@ Each lies in a folder that is named by what it was made from, beside PyTorch's o
 (`TORCH_HOME`). Training that was stopped goes on from there.
 """
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -14,15 +15,15 @@ from typing import Any
 import torch
 from eigenworks import Trial
 from eigenworks.data import MOSES, ZINC250K
-from torch import Tensor
+from torch import Tensor, nn
 
 from chemflow.molecules import Molecules, encode
 from chemflow.prior import LatentPrior, PriorTask
 from chemflow.training import Options, Progress, Trainer
-from chemflow.vae import FILE, MoleculeVAE, load_model, preset, save_model
+from chemflow.vae import FILE, Config, MoleculeVAE, load_model, save_model
 from chemflow.vae_task import VAETask
 
-VERSION = 1
+VERSION = 2
 """Goes up when what a folder holds must be made anew."""
 
 
@@ -58,30 +59,38 @@ def bar(trial: Trial, span: tuple[float, float], what: str) -> Callable[[Progres
     return report
 
 
+def fingerprint(*held: nn.Module | Tensor) -> str:
+    """Of weights and arrays: what is made from others is made anew when they are."""
+    digest = hashlib.sha256()
+    for one in held:
+        tensors = one.state_dict() if isinstance(one, nn.Module) else {"": one}
+        for name, tensor in tensors.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def trained_vae(
     data: Molecules,
     rows: int,
-    kind: Any,
+    config: Config,
     options: Options,
     beta: float,
+    warm_up: float,
     report: Callable[[Progress], object],
-    **made_from: Any,
 ) -> MoleculeVAE:
-    """A VAE of a preset on the first rows, from the folder of its parameters if it is there."""
+    """A VAE on the first rows, from the folder of its parameters if it is there."""
+    ids = torch.from_numpy(data.ids[:rows])
     place = folder(
-        f"vae-{kind}",
-        rows=rows,
-        beta=beta,
-        options=str(options),
-        length=data.ids.shape[1],
-        **made_from,
-    )
+        "vae", ids=fingerprint(ids), tokens=data.vocabulary.tokens,
+        config=dataclasses.asdict(config), options=dataclasses.asdict(options), beta=beta,
+        warm_up=warm_up,
+    )  # fmt: skip
     if (place / FILE).exists():
         return load_model(place)
     torch.manual_seed(options.seed)
-    model = MoleculeVAE(preset(kind, data.ids.shape[1]), data.vocabulary)
-    task = VAETask(model, torch.from_numpy(data.ids[:rows]), beta)
-    Trainer(task, options, place / "run").run(report)
+    model = MoleculeVAE(config, data.vocabulary)
+    Trainer(VAETask(model, ids, beta, warm_up), options, place / "run").run(report)
     save_model(place, model)
     return load_model(place)
 
@@ -101,13 +110,15 @@ def with_prior(
     options: Options,
     hidden: int,
     report: Callable[[Progress], object],
-    **made_from: Any,
 ) -> MoleculeVAE:
-    """A copy of the model with a prior learned on its codes, likewise."""
-    place = folder("prior", rows=rows, options=str(options), hidden=hidden, **made_from)
+    """A copy of the model with a prior learned on the codes of the first rows, likewise."""
+    mu, spread = posterior(model, data, rows)
+    place = folder(
+        "prior", made_from=fingerprint(model, mu, spread), hidden=hidden,
+        options=dataclasses.asdict(options),
+    )  # fmt: skip
     if (place / FILE).exists():
         return load_model(place)
-    mu, spread = posterior(model, data, rows)
     torch.manual_seed(options.seed)
     prior = LatentPrior(model.latent_size, hidden)
     Trainer(PriorTask(prior, mu, spread), options, place / "run").run(report)

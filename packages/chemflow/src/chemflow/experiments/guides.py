@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chemflow.checkpoint import read_checkpoint, write_checkpoint
 from chemflow.directions import boundary_direction, jacobian_directions, ridge_direction
-from chemflow.experiments.artefacts import bar, folder, posterior
+from chemflow.experiments.artefacts import bar, fingerprint, folder, posterior
 from chemflow.flow_task import FlowObjective, FlowTask
 from chemflow.flows import FILE as FLOW
 from chemflow.flows import (
@@ -44,14 +44,13 @@ FORMAT = "chemflow labels 1"
 
 
 def labelled(
-    model: MoleculeVAE, data: Molecules, rows: int, number: int, scorer: Scorer, **made_from: Any
+    model: MoleculeVAE, data: Molecules, rows: int, number: int, scorer: Scorer
 ) -> Labelled:
     """Codes of the prior and of molecules with the oracles' values, from their folder if there."""
-    place = folder("labels", number=number, **made_from) / "labels.safetensors"
+    codes = start_codes(number, model.latent_size, 1000, posterior(model, data, min(rows, 10**4)))
+    made_from = fingerprint(model, codes)
+    place = folder("labels", made_from=made_from, of=scorer.names) / "labels.safetensors"
     if not place.exists():
-        codes = start_codes(
-            number, model.latent_size, 1000, posterior(model, data, min(rows, 10**4))
-        )
         known = label(model, codes, scorer)
         write_checkpoint(place, FORMAT, {}, {"codes": known.codes, "values": known.values})
     _, found = read_checkpoint(place, FORMAT)
@@ -65,18 +64,21 @@ def surrogate(
     column: int,
     name: str,
     span: tuple[float, float],
-    **made_from: Any,
 ) -> Surrogate:
     """Of one property, from its folder if there."""
     p = trial.parameters
     config = Config(name, "sequence", p["members"], p["width"], 3)
     options = Options(p["surrogate_epochs"], 128, 2e-3, seed=0)
-    place = folder("surrogate", config=str(config), options=str(options), **made_from)
+    values = known.values[:, column]
+    place = folder(
+        "surrogate", made_from=fingerprint(model, known.codes, values), config=str(config),
+        options=str(options),
+    )  # fmt: skip
     if not (place / SURROGATE).exists():
         torch.manual_seed(0)
         made = Surrogate(model, config, (model.config.length, len(model.vocabulary)))
         fit_surrogate(
-            made, known.codes, known.values[:, column], options,
+            made, known.codes, values, options,
             folder=place / "run", report=bar(trial, span, f"surrogate of {name}"),
         )  # fmt: skip
         save_surrogate(place, made)
@@ -89,7 +91,6 @@ def flow(
     model: MoleculeVAE,
     guide: Surrogate | None,
     span: tuple[float, float],
-    **made_from: Any,
 ) -> PotentialFlow:
     """A trained flow; without a guide several that are unsupervised."""
     p = trial.parameters
@@ -99,9 +100,13 @@ def flow(
     epochs = p["flow_epochs"] / (4 if costly else 1)
     options = Options(epochs, 64, 3e-3, clip=10.0, seed=0)
     name = "" if guide is None else guide.config.property
+    objective = FlowObjective(times=1 if costly else 2)
+    codes = start_codes(p["flow_codes"], latent, 2000)
     place = folder(
-        "flow", equation=equation, property=name, options=str(options), pace=str(pace), **made_from
-    )
+        "flow", made_from=fingerprint(model, codes, *([] if guide is None else [guide])),
+        equation=equation, flows=p["free_flows"], options=str(options), pace=str(pace),
+        objective=str(objective),
+    )  # fmt: skip
     if not (place / FLOW).exists():
         torch.manual_seed(0)
         made: PotentialFlow
@@ -111,8 +116,6 @@ def flow(
         else:
             kind = {"wave": WaveFlow, "hj": HamiltonJacobiFlow, "heat": HeatFlow}[equation]
             made = kind(latent, 1 if guide is not None else p["free_flows"], pace=pace)
-        codes = start_codes(p["flow_codes"], latent, 2000)
-        objective = FlowObjective(times=1 if costly else 2)
         task = FlowTask(made, model, codes, guide, objective=objective)
         report = bar(trial, span, f"{equation} flow {name}".rstrip())
         Trainer(task, options, place / "run").run(report)
@@ -150,7 +153,6 @@ def supervised(
     known: Labelled,
     guide: Surrogate,
     span: tuple[float, float],
-    **made_from: Any,
 ) -> dict[str, Navigator]:
     """Navigators of one property, by the names of the table."""
     p = trial.parameters
@@ -161,7 +163,7 @@ def supervised(
     flows = {
         equation: flow(
             trial, equation, model, guide,
-            (span[0] + i * share, span[0] + (i + 1) * share), **made_from,
+            (span[0] + i * share, span[0] + (i + 1) * share),
         )
         for i, equation in enumerate(equations)
     }  # fmt: skip
@@ -182,21 +184,19 @@ def supervised(
         "random": RandomDirection(pace, seed=trial.seed),
         "random 1-D": RandomCoordinate(pace, seed=trial.seed),
         "evolutionary": Evolution(model, oracle, pace, seed=trial.seed),
-        **_unsupervised(trial, model, scorer, column, span, **made_from),
+        **_unsupervised(trial, model, scorer, column, span),
     }
 
 
 def _unsupervised(
-    trial: Trial, model: MoleculeVAE, scorer: Scorer, column: int, span: tuple[float, float],
-    **made_from: Any,
-) -> dict[str, Navigator]:  # fmt: skip
+    trial: Trial, model: MoleculeVAE, scorer: Scorer, column: int, span: tuple[float, float]
+) -> dict[str, Navigator]:
     """Unsupervised flows, and top Jacobian directions, matched to the property on other codes."""
     p = trial.parameters
     pace = Pace(p["step"])
-    made_from = {key: value for key, value in made_from.items() if key != "labels"}
     waves: dict[str, Navigator] = {}
     for k in range(p["free_flows"]):
-        one = flow(trial, "wave", model, None, span, **made_from)
+        one = flow(trial, "wave", model, None, span)
         one.index = k
         waves[str(k)] = one
     top, _ = jacobian_directions(model, start_codes(64, model.latent_size, 3000), p["free_flows"])

@@ -5,8 +5,7 @@ draws from N(0, I) and from a learned prior.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from chemflow.scoring import Scorer
 from chemflow.standardise import MoleculeError, Standardiser
 from chemflow.surrogate import Surrogate
 from chemflow.training import Options
-from chemflow.vae import MoleculeVAE
+from chemflow.vae import MoleculeVAE, preset
 
 PROPERTIES = ("logP-SA", "QED")
 
@@ -37,38 +36,29 @@ def run(trial: Trial) -> Iterator[Row]:
     workers = max(1, trial.threads)
     trial.progress(0.0, "molecules")
     data = molecules("moses", p["rows"], p["held"], workers)
-    made_from: dict[str, Any] = {"train": ["moses", p["rows"], p["held"], p["epochs"]]}
     tiny = trained_vae(
-        data, p["rows"], "tiny", Options(p["epochs"], 512, 1e-3), 0.03,
-        bar(trial, (0.05, 0.25), "tiny"), source="moses", held=p["held"],
+        data, p["rows"], preset("tiny", data.ids.shape[1]), Options(p["epochs"], 512, 1e-3), 0.03,
+        0.0, bar(trial, (0.05, 0.25), "tiny"),
     )  # fmt: skip
     yield from reconstruction("tiny", tiny, data, p["rows"])
     with Scorer((LOGP_MINUS_SA, QED), workers) as scorer:
         trial.progress(0.25, "labels")
-        known = labelled(tiny, data, p["rows"], p["labels"], scorer, **made_from)
-        made_from["labels"] = p["labels"]
+        known = labelled(tiny, data, p["rows"], p["labels"], scorer)
         guides = []
         for column, name in enumerate(PROPERTIES):
             begin = 0.3 + 0.2 * column
-            guide = surrogate(trial, tiny, known, column, name, (begin, begin + 0.05), **made_from)
+            guide = surrogate(trial, tiny, known, column, name, (begin, begin + 0.05))
             guides.append(guide)
             assert guide.quality is not None
             yield Row(f"surrogate of {name}", "held-out r", guide.quality.r, better="higher")
             span = (begin + 0.05, begin + 0.15)
-            chosen = supervised(
-                trial, tiny, scorer, column, known, guide, span, **made_from, surrogate=guide_key(p)
-            )
+            chosen = supervised(trial, tiny, scorer, column, known, guide, span)
             trial.progress(begin + 0.15, f"walks, {name}")
             yield from walks(trial, tiny, scorer, column, name, guide, chosen)
         if p["constrained_steps"] and ZINC_LOW_PLOGP.available():
             trial.progress(0.7, "walks from molecules")
             yield from constrained(trial, tiny, guides[0], workers)
         yield from samples(trial, tiny, data, scorer)
-
-
-def guide_key(p: Mapping[str, Any]) -> list[Any]:
-    """What flows depend on beside the codes."""
-    return [p["members"], p["width"], p["surrogate_epochs"]]
 
 
 @torch.no_grad()
@@ -167,8 +157,9 @@ def samples(trial: Trial, tiny: MoleculeVAE, data: Molecules, scorer: Scorer) ->
     p = trial.parameters
     trial.progress(0.8, "autoregressive decoder")
     recurrent = trained_vae(
-        data, p["rows"], "ar", Options(p["ar_epochs"], 256, 2e-3, clip=20.0), 0.1,
-        bar(trial, (0.8, 0.9), "ar"), source="moses", held=p["held"],
+        data, p["rows"], preset("ar", data.ids.shape[1]),
+        Options(p["ar_epochs"], 64, 1.5e-3, clip=5.0, average=0.999), 0.2, 0.1,
+        bar(trial, (0.8, 0.9), "ar"),
     )  # fmt: skip
     yield from reconstruction("ar", recurrent, data, p["rows"])
     n = p["samples"]
@@ -184,8 +175,7 @@ def samples(trial: Trial, tiny: MoleculeVAE, data: Molecules, scorer: Scorer) ->
         yield from judged(f"{name}, N(0, I)", plain, reference, expected, scorer, train)
         learned = with_prior(
             model, data, p["rows"], Options(p["prior_epochs"], 512, 1e-3, average=0.999),
-            p["prior_width"], bar(trial, (0.9, 0.95), f"prior of {name}"), preset=name,
-            epochs=p["epochs"] if name == "tiny" else p["ar_epochs"], held=p["held"],
+            p["prior_width"], bar(trial, (0.9, 0.95), f"prior of {name}"),
         )  # fmt: skip
         seed = 6000 + trial.seed
         likely = learned.decode_smiles(learned.sample_codes(rows, seed))
@@ -282,7 +272,7 @@ experiment = Experiment(
             "evolution_codes": 50,
             "constrained_steps": 10,
             "samples": 1500,
-            "ar_epochs": 6,
+            "ar_epochs": 14,
             "prior_epochs": 30,
             "prior_width": 256,
         },
