@@ -130,6 +130,14 @@ def test_data_and_models(place, tmp_path):
         ValueError, match=r"must fit torchvision:squeezenet1_1: missing \['features"
     ):
         load_model("torchvision:squeezenet1_1", str(place / "weights.pt"))
+    with pytest.raises(ValueError, match=r"must fit torchvision:shufflenet_v2_x1_0: Error"):
+        load_model("torchvision:shufflenet_v2_x1_0", str(place / "weights.pt"))
+    with pytest.raises(ValueError, match="model must name a module that is there, got 'nowhere'"):
+        load_model("nowhere:net", None)
+    with pytest.raises(ValueError, match="model must name a function of 'torch', got 'nothing'"):
+        load_model("torch:nothing", None)
+    with pytest.raises(ValueError, match="model must be made by torch:Generator, got Generator"):
+        load_model("torch:Generator", None)
 
 
 def test_preprocessing_by_hand():

@@ -91,20 +91,43 @@ def load_model(name: str, weights: str | None) -> nn.Module:
             raise ValueError(f"torchvision has no model {rest!r}")
         model = torchvision.models.get_model(rest, weights="DEFAULT" if pretrained else None)
     elif origin == "timm":
-        model = importlib.import_module("timm").create_model(rest, pretrained=pretrained)
+        timm = importlib.import_module("timm")
+        if rest not in timm.list_models():
+            raise ValueError(f"timm has no model {rest!r}")
+        model = timm.create_model(rest, pretrained=pretrained)
     else:
         if pretrained:
             raise ValueError(f"weights must be a file for {name!r}, got 'pretrained'")
-        model = getattr(importlib.import_module(origin), rest)()
+        model = _made_by(origin, rest)
     if weights is not None and not pretrained:
         state = _state_dict(weights)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        try:
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except WRONG as error:
+            told = f"weights {weights} must fit {name}: {reason(error)}"
+            raise ValueError(told) from error
         if missing or unexpected:
             raise ValueError(
                 f"weights {weights} must fit {name}: missing {missing[:3]}, not known"
                 f" {unexpected[:3]}"
             )
     return model.eval()
+
+
+def _made_by(module: str, function: str) -> nn.Module:
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        # What the module itself lacks is told as it is.
+        if not module.startswith(error.name or module):
+            raise
+        raise ValueError(f"model must name a module that is there, got {module!r}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"model must name a function of {module!r}, got {function!r}") from error
+    model = found()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be made by {module}:{function}, got {type(model).__name__}")
+    return model
 
 
 class ImageFiles(Dataset[Tensor]):

@@ -29,6 +29,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def device_of(name: str) -> torch.device:
+    """Raises ValueError for a device that is not there."""
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device must be one that PyTorch has here, got {name!r}") from error
+    return found
+
+
 @contextmanager
 def bar(what: str, unit: str = "") -> Generator[Callable[[int, int | None], None]]:
     """A line with a bar, for `report(done, of)`; nothing where no terminal is."""
@@ -66,7 +76,7 @@ def processes(device: str) -> Generator[bool]:
     if not dist.is_torchelastic_launched():
         yield True
         return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device_of(device).type == "cuda" else "gloo")
     try:
         yield dist.get_rank() == 0
     finally:

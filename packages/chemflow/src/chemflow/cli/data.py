@@ -36,7 +36,9 @@ def data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Decode all and reject what does not come back.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all CPUs if none.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Processes; all CPUs if none.")
+    ] = None,
 ) -> None:
     """Standardise and encode molecules, with an account of all that fall away."""
     known = None if vocabulary is None else Vocabulary.load(vocabulary)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chemflow.cli.common import Device, Seed, bar, console, cores, source
+from chemflow.cli.common import Device, Seed, bar, console, cores, device_of, source
 from chemflow.files import write_text
 from chemflow.metrics import evaluate, table
 from chemflow.standardise import canonical
@@ -36,7 +36,7 @@ def evaluate_command(
     fcd: Annotated[bool, typer.Option(help="The Fréchet ChemNet distance.")] = True,
     out: Annotated[Path | None, typer.Option(help="Folder for samples and figures.")] = None,
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Metrics of MOSES and GuacaMol, each with the number of molecules it rests on."""
@@ -65,7 +65,7 @@ def _sample(folder: Path, count: int, prior: Prior, seed: int, device: str) -> l
 
     from chemflow.vae import load_model
 
-    model = load_model(folder, torch.device(device))
+    model = load_model(folder, device_of(device))
     starts = Starts(model, count, seed, prior, device)
     smiles: list[str] = []
     with bar("samples") as report, torch.no_grad():

@@ -10,7 +10,17 @@ import typer
 from torch import Tensor
 
 from chemflow.by_name import NAVIGATORS, make_navigator
-from chemflow.cli.common import Batch, Device, Out, Seed, bar, console, cores, processes
+from chemflow.cli.common import (
+    Batch,
+    Device,
+    Out,
+    Seed,
+    bar,
+    console,
+    cores,
+    device_of,
+    processes,
+)
 from chemflow.directions import ridge_direction
 from chemflow.docking import BOXES, Box, Docking
 from chemflow.draw import chosen
@@ -53,7 +63,7 @@ PriorName = Annotated[Prior, typer.Option(help="The model's own prior, or N(0, I
 Labels = Annotated[
     int, typer.Option(min=20, help="Codes that the oracle labels for a linear direction.")
 ]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, max=1024, help="Processes.")]
 Receptor = Annotated[
     Path | None, typer.Option(help="PDBQT, for the property docking.", exists=True)
 ]
@@ -131,7 +141,7 @@ def _load(
     model: Path, surrogates: Sequence[Path], oracles: Sequence[Oracle], names: Sequence[str],
     device: str, **others: Any,
 ) -> _Setting:  # fmt: skip
-    place = torch.device(device)
+    place = device_of(device)
     decoder = load_model(model, place)
     # A surrogate knows the name that it was trained by, as qed or plogp.
     by_name = dict(zip(names, (oracle.name for oracle in oracles), strict=True))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chemflow import training
+from chemflow.cli.common import device_of
 from chemflow.elbo import official_beta
 from chemflow.flow_task import FlowObjective, FlowTask
 from chemflow.flows import EQUATIONS, FokkerPlanckFlow, save_flow
@@ -54,11 +55,7 @@ def bar(what: str) -> Generator[Callable[[training.Progress], None]]:
 
 def start(seed: int, device: str) -> torch.device:
     """Seeds what initial weights are drawn from. ValueError for a device that is not there."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device must be one that PyTorch has here, got {device!r}") from error
+    found = device_of(device)
     torch.manual_seed(seed)
     return found
 
@@ -149,7 +146,7 @@ def train_surrogate(
     epochs: Annotated[float, typer.Option(min=0.001)] = 12,
     batch: Annotated[int, typer.Option(min=2)] = 256,
     learning_rate: float = 2e-3,
-    workers: Annotated[int, typer.Option(min=1)] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024)] = 1,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
