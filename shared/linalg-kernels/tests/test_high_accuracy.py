@@ -150,3 +150,27 @@ def test_native_rotations(isa, dtype):
         assert V[[3, 7]].isnan().all()
         rest = [i for i in range(19) if i not in (3, 7)]
         assert torch.equal(other[rest], w[rest])
+
+
+@pytest.mark.skipif(not native.available(), reason=native.why_unavailable())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_do_not_depend_on_the_number_of_threads(dtype):
+    """Nor on which block a matrix is in: each rotates until it itself is done."""
+    A = graded(13, -3, dtype, batch=70)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with lk.backend("native"):
+                X = A.clone().requires_grad_()
+                L = lk.logm(X, accuracy="high")
+                L.square().sum().backward()
+                found.append((L.detach(), X.grad))
+                alone = lk.logm(A[41:42], accuracy="high")
+            assert torch.equal(alone[0], L[41])
+    finally:
+        torch.set_num_threads(before)
+    for L, gradient in found[1:]:
+        assert torch.equal(L, found[0][0])
+        assert torch.equal(gradient, found[0][1])
