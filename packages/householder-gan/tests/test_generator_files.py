@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 from householder_gan import (
-    DCGAN,
     StyleGAN2,
-    StyleGAN3,
     directions,
     export_reflectors,
     householderize,
@@ -27,31 +25,12 @@ from householder_gan.generators.stylegan2 import default_channels
 from householder_gan.restricted_pickle import RefusedPickleError, read_pickle
 from torch import nn
 
-WIDTHS = {4: 12, 8: 10, 16: 8}
-
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def stylegan2(seed=0):
-    torch.manual_seed(seed)
-    G = StyleGAN2(16, 16, 3, WIDTHS).eval()
-    with torch.no_grad():
-        for name, parameter in G.named_parameters():
-            if name.endswith("noise.weight"):
-                parameter.fill_(0.3)
-    return G
-
-
-def stylegan3(seed=0, **options):
-    torch.manual_seed(seed)
-    return StyleGAN3(
-        16, 8, 8, layers=6, critical=2, channel_base=128, channel_max=12, **options
-    ).eval()
-
-
-def test_rosinality_checkpoint(tmp_path):
+def test_rosinality_checkpoint(tmp_path, stylegan2):
     G = stylegan2()
     held = {
         "g_ema": G.state_dict(),
@@ -151,7 +130,7 @@ def dump(tmp_path, monkeypatch):
     return write
 
 
-def test_nvlabs_stylegan2_pickle_is_read_and_not_run(dump):
+def test_nvlabs_stylegan2_pickle_is_read_and_not_run(dump, stylegan2):
     G = stylegan2()
     state = rosinality_to_nvlabs(G.state_dict())
     state["mapping.w_avg"] = torch.zeros(16)
@@ -170,7 +149,7 @@ def test_arrays_and_numbers_of_numpy_are_read(dump):
     assert torch.equal(dict(network_read.tensors())["a"], random(2))
 
 
-def test_nvlabs_stylegan2_names():
+def test_nvlabs_stylegan2_names(stylegan2):
     G = stylegan2()
     state = rosinality_to_nvlabs(G.state_dict())
     shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -197,7 +176,7 @@ def test_nvlabs_stylegan2_names():
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": 1, "radial": True}])
-def test_nvlabs_stylegan3_pickle(dump, options):
+def test_nvlabs_stylegan3_pickle(dump, options, stylegan3):
     G = stylegan3(**options)
     names = {"layers": "num_layers", "critical": "num_critical", "kernel": "conv_kernel",
              "radial": "use_radial_filters"}  # fmt: skip
@@ -253,7 +232,7 @@ def test_a_pickle_that_runs_code_is_refused(dump, tmp_path, protocol):
     assert mark.exists()
 
 
-def test_refusals_say_what_was_asked_for(dump, tmp_path):
+def test_refusals_say_what_was_asked_for(dump, tmp_path, stylegan3):
     with pytest.raises(RefusedPickleError, match=r"asks for builtins\.eval, which is not read"):
         read_pickle(dump({"G_ema": Attack(eval, "1")}))
     with pytest.raises(RefusedPickleError, match="holds no network, only"):
@@ -272,10 +251,10 @@ def test_refusals_say_what_was_asked_for(dump, tmp_path):
         load_nvlabs(path)
 
 
-@pytest.mark.parametrize("make", [stylegan2, stylegan3, lambda: DCGAN(10, (12, 8)).eval()])
+@pytest.mark.parametrize("name", ["stylegan2", "stylegan3", "dcgan"])
 @pytest.mark.parametrize("sigma", ["identity", "learned"])
-def test_own_files(make, sigma, tmp_path):
-    G = make()
+def test_own_files(name, sigma, tmp_path, request):
+    G = request.getfixturevalue(name)()
     z = random(2, G.z_dim)
     save_generator(tmp_path / "plain.safetensors", G)
     torch.testing.assert_close(load_generator(tmp_path / "plain.safetensors")(z), G(z))
@@ -298,7 +277,7 @@ def official(V):
     return Q
 
 
-def test_official_reflectors_both_ways():
+def test_official_reflectors_both_ways(stylegan2):
     G = stylegan2().double()
     layer = G.convs[2].conv.modulation  # (10, 16)
     U, V = random(10, 10).double(), random(16, 16, seed=1).double()

@@ -10,8 +10,6 @@ from householder_gan import (
     DCGAN,
     Discriminator,
     Generator,
-    StyleGAN2,
-    StyleGAN3,
     adapt_nvlabs,
     adapt_rosinality,
     codes,
@@ -23,31 +21,12 @@ from householder_gan.generators.stylegan3 import bands, lowpass
 from torch import nn
 from torch.nn import functional
 
-WIDTHS = {4: 12, 8: 10, 16: 8}
-
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def stylegan2(seed=0):
-    torch.manual_seed(seed)
-    G = StyleGAN2(16, 16, 3, WIDTHS).eval()
-    with torch.no_grad():
-        for name, parameter in G.named_parameters():
-            if name.endswith("noise.weight"):
-                parameter.fill_(0.3)
-    return G
-
-
-def stylegan3(seed=0, **options):
-    torch.manual_seed(seed)
-    return StyleGAN3(
-        16, 8, 8, layers=6, critical=2, channel_base=128, channel_max=12, **options
-    ).eval()
-
-
-def test_every_generator_is_one():
+def test_every_generator_is_one(stylegan2, stylegan3):
     for G in (stylegan2(), stylegan3(), DCGAN(4, (8, 4))):
         assert isinstance(G, Generator)
         z = random(3, G.z_dim)
@@ -142,7 +121,7 @@ def test_lowpass_is_scipys_and_radial_filters_are_symmetric():
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": 1, "radial": True}])
-def test_stylegan3_moves_the_image_with_its_input(options):
+def test_stylegan3_moves_the_image_with_its_input(options, stylegan3):
     G = stylegan3(**options)
     z = random(2, 8)
     with torch.no_grad():
@@ -210,7 +189,7 @@ class TheirStyleGAN3(nn.Module):
         return self.render_inner[0](ws)
 
 
-def test_adapters():
+def test_adapters(stylegan2, stylegan3):
     G, G3 = stylegan2(), stylegan3()
     for adapted, own in (
         (adapt_rosinality(TheirStyleGAN2(G)), G),

@@ -62,18 +62,26 @@ def stylegan2_of_rosinality(state: Mapping[str, Tensor], mlp_rate: float = 0.01)
     return generator.eval()
 
 
+def read_checkpoint(path: str | Path) -> Any:
+    """What a .pt file holds: tensors, numbers and the arguments of a command, no other objects.
+
+    Raises ValueError naming a file that is cut short or has other content.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (*WRONG, OSError) as error:
+        raise ValueError(f"{path}: not a checkpoint of tensors: {reason(error)}") from error
+
+
 def load_rosinality(path: str | Path, key: str = "g_ema") -> StyleGAN2:
     """The generator of a rosinality checkpoint; only tensors, numbers and the arguments are read.
 
     Raises ValueError for a file without `key`, cut short, or with other content.
     """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (*WRONG, OSError) as error:
-        raise ValueError(f"{path}: not a checkpoint of tensors: {reason(error)}") from error
+    held = read_checkpoint(path)
     if not isinstance(held, dict) or key not in held:
         names = sorted(map(str, held)) if isinstance(held, dict) else type(held).__name__
         raise ValueError(f"{path}: must hold {key!r}, got {names}")

@@ -1,12 +1,9 @@
 """A generator from whatever file it lies in."""
 
-import argparse
 import json
 from pathlib import Path
 
-import torch
-
-from .checkpoints import load_generator, load_nvlabs, load_rosinality
+from .checkpoints import load_generator, load_nvlabs, load_rosinality, read_checkpoint
 from .files import WRONG, reason
 from .generators.dcgan import DCGAN, load_dcgan
 from .generators.stylegan2 import StyleGAN2
@@ -25,13 +22,7 @@ def read_generator(path: str | Path) -> Known:
         return load_generator(path)
     if path.suffix == ".pkl":
         return load_nvlabs(path)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (*WRONG, OSError) as error:
-        raise ValueError(f"{path}: not a checkpoint of tensors: {reason(error)}") from error
+    held = read_checkpoint(path)
     if isinstance(held, dict) and "g_ema" in held:
         return load_rosinality(path)
     if isinstance(held, dict):
