@@ -41,6 +41,7 @@ def test_dry_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton")
 def test_dry_run_of_everything(tmp_path):
     result = run(tmp_path / "rows.json", "--dry-run", TRITON_INTERPRET="1")
