@@ -53,7 +53,7 @@ def test_a_full_disk(name: str, kind: str, start: Any, tmp_path: Path) -> None:
         if kind == "tmpfs":
             room = f"-osize={max(sum(sizes) // 2048, 4)}k"
             stack.enter_context(mounted(server.out, "-ttmpfs", room, "tmpfs"))
-        server.run(seconds=whole.seconds / 2)
+        server.run(change=max(1, whole.changes // 2))
         before = server.snapshot(unfinished=True)
         assert_said(server.run(limit=max(sizes) // 2 if kind == "limit" else 0), name)
         results = {file for file in before if not file.startswith("unfinished")}
@@ -84,7 +84,7 @@ def test_a_read_only_folder(name: str, start: Any) -> None:
     server.clear()
     whole = server.run()
     server.clear()
-    server.run(seconds=whole.seconds / 2)
+    server.run(change=max(1, whole.changes // 2))
     before = server.snapshot(unfinished=True)
     if os.geteuid() == 0:
         # To the superuser modes are nothing.

@@ -9,7 +9,7 @@ FEW = {
     "rows": 120, "held": 40, "epochs": 1, "labels": 120, "members": 2, "width": 8,
     "surrogate_epochs": 1, "flow_epochs": 0.1, "flow_codes": 80, "free_flows": 2,
     "matching_codes": 4, "steps": (1, 2), "codes": 6, "evolution_codes": 2, "samples": 20,
-    "ar_epochs": 1, "prior_epochs": 1, "prior_width": 16,
+    "ar_epochs": (1, 1), "prior_epochs": 1, "prior_width": 16,
 }  # fmt: skip
 
 

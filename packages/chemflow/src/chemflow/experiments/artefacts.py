@@ -78,18 +78,24 @@ def trained_vae(
     beta: float,
     warm_up: float,
     report: Callable[[Progress], object],
+    start: MoleculeVAE | None = None,
 ) -> MoleculeVAE:
-    """A VAE on the first rows, from the folder of its parameters if it is there."""
+    """A VAE on the first rows, from the folder of its parameters if it is there.
+
+    Training goes on from the weights of `start`, which stays as it is.
+    """
     ids = torch.from_numpy(data.ids[:rows])
     place = folder(
         "vae", ids=fingerprint(ids), tokens=data.vocabulary.tokens,
         config=dataclasses.asdict(config), options=dataclasses.asdict(options), beta=beta,
-        warm_up=warm_up,
+        warm_up=warm_up, **({} if start is None else {"start": fingerprint(start)}),
     )  # fmt: skip
     if (place / FILE).exists():
         return load_model(place)
     torch.manual_seed(options.seed)
     model = MoleculeVAE(config, data.vocabulary)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     Trainer(VAETask(model, ids, beta, warm_up), options, place / "run").run(report)
     save_model(place, model)
     return load_model(place)
