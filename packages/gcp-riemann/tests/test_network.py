@@ -165,9 +165,19 @@ def test_compiles_as_one_graph(head):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("head", ["pow-tmlr", "pem-mlr"])
-def test_exports_to_onnx(head, tmp_path):
-    network = gcp_head(Small(), 5, 6, head, image_size=32).eval()
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        *((head, {}) for head in HEADS),
+        ("scale-pow-emlr", {"method": "eigh"}),
+        ("pow-emlr", {"theta": 0.7}),
+        ("cho-tmlr", {"theta": 0.5}),
+    ],
+)
+def test_exports_to_onnx(head, options, tmp_path):
+    # Odd and even orders: rows meet in pairs.
+    network = gcp_head(Small(), 5, 5 if head == "log-emlr" else 6, head, image_size=32, **options)
+    network.eval()
     path = tmp_path / "network.onnx"
     torch.onnx.export(network, (images(),), path, dynamo=True, verbose=False)
     model = onnx.load(path)

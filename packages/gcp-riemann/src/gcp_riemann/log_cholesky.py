@@ -11,18 +11,21 @@ from linalg_kernels import cholesky_ex, errors, powm
 from linalg_kernels.transforms import inspect
 from torch import Tensor, nn
 
-from gcp_riemann import inputs
+from gcp_riemann import inputs, onnx_eigen
 from gcp_riemann.shift import default_shift, shifted
 
 
 def _plain(S: Tensor, theta: float, shift: float, absolute_shift: float) -> Tensor:
     """The definition, for any θ and whatever transforms look on."""
     P = shifted((S + S.mT) / 2, shift, absolute_shift)
-    if theta != 1:
-        P = powm(P, theta, check=False, nonpos="raise", name="P")
-    L, info = cholesky_ex(P, name="P")
-    # Also on a GPU, where `cholesky(check=False)` waits for nothing and gives NaN.
-    inspect(info, lambda found: errors.check_info(found, "P"))
+    if onnx_eigen.exporting():
+        P = P if theta == 1 else onnx_eigen.spectral(P, lambda w: w**theta)
+        L = onnx_eigen.cholesky(P)
+    else:
+        P = P if theta == 1 else powm(P, theta, check=False, nonpos="raise", name="P")
+        L, info = cholesky_ex(P, name="P")
+        # Also on a GPU, where `cholesky(check=False)` waits for nothing and gives NaN.
+        inspect(info, lambda found: errors.check_info(found, "P"))
     lower = L.tril(-1)
     X = lower + lower.mT + torch.diag_embed(2 * L.diagonal(dim1=-2, dim2=-1).log())
     return X if theta == 1 else X / theta

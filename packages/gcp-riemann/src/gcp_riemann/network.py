@@ -177,7 +177,7 @@ def gcp_head(
         dim: Channels after the 1x1 reduction of each layer; None leaves them as they are.
         head: "log-emlr", "pow-emlr", "scale-pow-emlr", "pow-tmlr", "cho-tmlr", "pem-mlr" or
             "lem-mlr". The power heads take "newton_schulz" unless `method` says otherwise: it is
-            fast on every device and exports to ONNX, which has no eigendecomposition.
+            fast on every device and in ONNX, which has no eigendecomposition of its own.
         layers: Names of the layers to pool, as in `backbone.named_modules()`; several are
             pooled together. None: the last one that gives more than one position.
         image_size: Of the zero image with which the layers' channels are found out.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from linalg_kernels import errors, logm, pade_sqrtm, scalar, spectral_fn
 from torch import Tensor, nn
 
-from gcp_riemann import inputs
+from gcp_riemann import inputs, onnx_eigen
 from gcp_riemann.newton_schulz import SCALINGS, Scaling, newton_schulz_root, root_residual
 from gcp_riemann.shift import shifted
 
@@ -85,6 +85,8 @@ def matrix_power(
         size = torch.where(size == 0, 1, size)
         floor = ROUNDING * torch.finfo(P.dtype).eps
         value, slope, divided, curvature = _truncated(theta, floor, check)
+        if onnx_eigen.exporting():
+            return size**theta * onnx_eigen.spectral(P / size, value)
         F = spectral_fn(P / size, value, slope, divided, d2f=curvature, check=False, name="P")
         return size**theta * F
 
@@ -102,6 +104,8 @@ def matrix_log(
     """
     with inputs.full_precision(P.device):
         P = shifted(inputs.matrices(P, check), shift, absolute_shift)
+        if onnx_eigen.exporting():
+            return onnx_eigen.spectral(P, torch.log)
         return logm(P, check=False, nonpos="raise", name="P")
 
 

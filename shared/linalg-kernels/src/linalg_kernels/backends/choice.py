@@ -37,10 +37,10 @@ def _smallest_batches(*steps: tuple[int, int]) -> tuple[int, ...]:
 
 # A block costs the same with one matrix in it as with all of its lanes filled. Smallest batch
 # for which the native library was measured to be the faster one.
-EIGEN = _smallest_batches((24, 1), (32, 2), (48, 3), (64, 4), (128, 12))
-SPECTRAL = _smallest_batches((32, 1), (48, 2), (64, 3), (128, 8))
+EIGEN = _smallest_batches((32, 1), (48, 2), (64, 3), (96, 4), (112, 5), (128, 6))
+SPECTRAL = EIGEN
 PRODUCT = _smallest_batches((48, 1), (64, 3), (128, 6))
-CHOLESKY = _smallest_batches((32, 1), (48, 3), (128, 4))
+CHOLESKY = _smallest_batches((32, 1), (128, 2))
 
 
 @contextlib.contextmanager
