@@ -23,6 +23,7 @@ from rmlr.packed import (
     order,
     pack,
     pack_lower,
+    pack_sum,
     symmetric,
     triangular,
 )
@@ -30,6 +31,10 @@ from rmlr.parametrize import CholeskyOfPower, Exponential, LowerFactor, Triviali
 
 Scores = Float[Tensor, "b c"]
 Packed = Float[Tensor, "c m"]
+
+
+MANY = 40
+"""From so many classes on it pays to pack the samples, so that products are half as long."""
 
 
 def _halves(x: Packed) -> Packed:
@@ -56,34 +61,29 @@ class Flat:
         return 1.0
 
     def weights(self, a: Packed) -> Packed:
-        """A' as numbers w: ⟨X, A'⟩ = Σ x w for X packed as x."""
+        """A' as numbers."""
         raise NotImplementedError
-
-    def packed(self, X: Matrices) -> Packed:
-        """Coordinates as numbers."""
-        return pack_lower(X) if self.triangular else pack(X)
 
     def scores(self, F: Samples, X: Packed, a: Packed, memory: int | None = None) -> Scores:  # noqa: ARG002
         """s ⟨F_i - X_k, A'_k⟩. Nothing is held for pairs, whatever the bound of memory."""
         w = self.weights(a)
-        return self._scaled(self._products(F, w, -torch.linalg.vecdot(X, w)))
+        entries = X if self.triangular else X * multiplicities(order(X), X.dtype, X.device)
+        return self._scaled(self._products(F, w, torch.linalg.vecdot(entries, w)))
 
     def scores_with_bias(self, F: Samples, a: Packed, bias: Float[Tensor, " c"]) -> Scores:
         """s ⟨F_i, A'_k⟩ - bias_k."""
         w = self.weights(a)
         if isinstance(self.factor, float) and self.factor == 1:
-            return self._products(F, w, -bias)
+            return self._products(F, w, bias)
         return self._scaled(self._products(F, w, torch.zeros_like(bias))) - bias
 
     def _products(self, F: Samples, w: Packed, shift: Float[Tensor, " c"]) -> Scores:
-        # The smaller of the two sides is made to fit the other.
-        if len(w) > len(F):
-            return torch.addmm(shift, self.packed(F), w.mT)
-        if self.triangular:
-            W = triangular(w)
-        else:
-            W = symmetric(w / multiplicities(order(w), w.dtype, w.device))
-        return torch.addmm(shift, F.flatten(-2), W.flatten(-2).mT)
+        """⟨F_i, A'_k⟩ - shift_k."""
+        if len(w) > min(len(F), MANY):
+            x = pack_lower(F) if self.triangular else pack_sum(F)
+            return torch.addmm(shift, x, w.mT, beta=-1)
+        W = triangular(w) if self.triangular else symmetric(w)
+        return torch.addmm(shift, F.flatten(-2), W.flatten(-2).mT, beta=-1)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         factor = self.factor
@@ -94,7 +94,7 @@ def _trace_weights(a: Packed, alpha: float, beta: float) -> Packed:
     """Of alpha A + beta tr(A) I, with which a Frobenius product is the one of alpha and beta."""
     n = order(a)
     check_alpha_beta(n, alpha, beta)
-    w = a * (alpha * multiplicities(n, a.dtype, a.device))
+    w = a if alpha == 1 else alpha * a
     if beta == 0:
         return w
     places = diagonal_places(n, a.device)

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
+FEW = 2000
+
 Numbers = Float[Tensor, "*batch m"]
 Matrices = Float[Tensor, "*batch n n"]
 _Map = Callable[[Tensor], Tensor]
@@ -32,8 +34,13 @@ def _make_multiplicities(n: int, dtype: torch.dtype, device: torch.device) -> Te
     return torch.where(rows == columns, 1, 2).to(dtype)
 
 
+def _make_halves(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _make_multiplicities(n, dtype, device) / 2
+
+
 _kept_places = cache(_make_places)
 _kept_multiplicities = cache(_make_multiplicities)
+_kept_halves = cache(_make_halves)
 
 
 def _places(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,7 +87,7 @@ def _pack_sum(X: Tensor) -> Tensor:
     _, lower, upper = _places(n, X.device)
     entries = X.reshape(*X.shape[:-2], n * n)
     both = _gather(entries, lower) + _gather(entries, upper)
-    return both * (multiplicities(n, X.dtype, X.device) / 2)
+    return both.mul_((_kept_halves if _ordinary() else _make_halves)(n, X.dtype, X.device))
 
 
 def _triangular(x: Tensor) -> Tensor:
@@ -97,11 +104,15 @@ class _Linear(Function):
 
     @staticmethod
     def backward(ctx, G):
-        return _linear(G, *ctx.maps), None, None
+        adjoint, f = ctx.maps
+        return _linear(G, adjoint, f) if torch.is_grad_enabled() else adjoint(G), None, None
 
 
 def _linear(x: Tensor, f: _Map, adjoint: _Map) -> Tensor:
-    return _Linear.apply(x, f, adjoint) if _ordinary() else f(x)
+    # A rule in Python takes longer than scattering a few numbers.
+    if not _ordinary() or (x.numel() <= FEW and x.device.type == "cpu"):
+        return f(x)
+    return _Linear.apply(x, f, adjoint)
 
 
 def symmetric(x: Numbers) -> Matrices:
