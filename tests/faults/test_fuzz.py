@@ -30,6 +30,9 @@ from readers import READERS
 REFUSALS = (ValueError, OSError, DataError, UnreadableError, IncomparableError)
 """What readers document; ValueError has the errors of pickles and of checkpoints under it."""
 
+ARCHIVES = (".pt", ".pth", ".bin", ".state", ".tar")
+"""Files that torch.save has written."""
+
 MEMORY = 1 << 30
 """More than what the process has already, which no file here is worth."""
 
@@ -182,6 +185,37 @@ def test_few_wrong_files(name: str, place: Path) -> None:
     if name not in ("asvd GGUF", "eigenworks compare", "householder_gan.read_pickle"):
         READERS[name].read(path)
     fuzz(name, place, 10)
+
+
+def oversized(data: bytes, packed: bool) -> bytes:
+    """An archive of torch.save with a file that unpacks to 64 MB, or one that says 4 GB."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(held, "w") as new:
+        last = max(old.namelist(), key=lambda one: "/data/" in one)
+        for one in old.namelist():
+            if packed and one == last:
+                new.writestr(one, bytes(1 << 26), zipfile.ZIP_DEFLATED)
+            else:
+                new.writestr(one, old.read(one))
+    found = bytearray(held.getvalue())
+    if not packed:
+        # In the list at the end: signature, then 20 bytes, then the size.
+        place = found.rindex(last.encode()) - 46
+        assert found[place : place + 4] == b"PK\x01\x02"
+        found[place + 24 : place + 28] = (2**32 - 2).to_bytes(4, "little")
+    return bytes(found)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", [n for n, one in READERS.items() if one.file.endswith(ARCHIVES)])
+def test_archives_that_unpack_to_more(name: str, packed: bool, place: Path) -> None:
+    path, data = whole(name, place / name.replace(" ", "-"))
+    path.write_bytes(oversized(data, packed))
+    try:
+        with limited(MEMORY), pytest.raises(REFUSALS, match="unpacks to more than it takes"):
+            READERS[name].read(path)
+    finally:
+        path.write_bytes(data)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from asvd import hf
+from asvd.files import load_tensors, no_more_than
 from asvd.layers import install
 
 OFFICIAL = {"ASVDLlamaForCausalLM": "llama", "ASVDOPTForCausalLM": "opt"}
@@ -35,7 +36,8 @@ def load(path: Path | str, dtype: torch.dtype | None = None) -> tuple[PreTrained
     if "truncation_ranks" in _json(path / "config.json"):
         return load_official(path, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        with no_more_than(file for file in path.iterdir() if file.is_file()):
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a model that transformers reads: {error}") from error
     return model.eval(), _tokenizer(path)
@@ -100,9 +102,10 @@ def load_gguf(path: Path | str, dtype: torch.dtype | None = None) -> tuple[PreTr
     """
     path = Path(path)
     try:
-        rounded = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
-        )
+        with no_more_than([path]):
+            rounded = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=dtype, local_files_only=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     # The parser checks next to nothing, and what it stumbles on raises nearly anything.
     except Exception as error:
@@ -143,7 +146,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         return found
     for file in sorted(path.glob("pytorch_model*.bin")):
         try:
-            found |= torch.load(file, map_location="cpu", weights_only=True)
+            found |= load_tensors(file)
         except Exception as error:
             raise CheckpointError(f"{file} holds more than tensors, or is cut: {error}") from error
     if not found:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .files import WRONG, no_more_than, reason, whole
+from .files import WRONG, load_tensors, no_more_than, reason, whole
 from .model import Config, FlowFactorVAE
 from .train import Trainer
 
@@ -63,7 +63,7 @@ def load_run(path: Path, trainer: Trainer) -> None:
     Raises ValueError naming a file that is cut short or holds more than tensors and numbers.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         trainer.load_state_dict(state)
     except (*WRONG, OSError) as error:
         raise ValueError(f"{path}: not the state of this run: {reason(error)}") from error

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from gcp_riemann.data import Name, View, load
+from gcp_riemann.files import load_tensors
 from gcp_riemann.network import HEADS, GCPNetwork, gcp_head
 
 
@@ -149,7 +150,7 @@ def device_of(rank: int) -> torch.device:
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """What `train` wrote after an epoch. Raises ValueError naming any other file."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = load_tensors(path, device)
     except FileNotFoundError:
         raise
     except Exception as error:

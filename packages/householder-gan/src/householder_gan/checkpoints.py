@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from householder_gan.files import WRONG, no_more_than, reason, whole
+from householder_gan.files import WRONG, load_tensors, no_more_than, reason, whole
 from householder_gan.generators.dcgan import DCGAN
 from householder_gan.generators.resample import binomial_kernel
 from householder_gan.generators.stylegan2 import StyleGAN2
@@ -69,7 +69,7 @@ def read_checkpoint(path: str | Path) -> Any:
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_tensors(path)
     except FileNotFoundError:
         raise
     except (*WRONG, OSError) as error:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from householder_gan.files import WRONG, reason, whole
+from householder_gan.files import WRONG, load_tensors, reason, whole
 from householder_gan.generators.protocol import Generator, codes, device_of
 from householder_gan.householderize import WeightIsometry
 from householder_gan.penalties import hessian_penalty, path_lengths, r1_penalty
@@ -338,7 +338,7 @@ class FineTuner:
     def load(self, path: str | Path) -> None:
         """Go on from `save`. Raises ValueError for another file, recipe or network."""
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            held = load_tensors(path)
         except FileNotFoundError:
             raise
         except (*WRONG, OSError) as error:

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from householder_gan.files import check_archive
+
 
 class RefusedPickleError(ValueError):
     """A pickle that asks for something else than tensors, arrays and known containers."""
@@ -130,7 +132,9 @@ def _storage(data: Any) -> Any:
     # torch's own function loads these bytes as a pickle of any content.
     if not isinstance(data, bytes):
         raise RefusedPickleError(f"a storage must be bytes, got {type(data).__name__}")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    file = io.BytesIO(data)
+    check_archive(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:

@@ -1,11 +1,15 @@
 """Files that are whole or not there, and what is said of others."""
 
+import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import torch
 from safetensors import SafetensorError
 
 WRONG = (
@@ -47,3 +51,29 @@ def write_text(path: str | Path, text: str) -> None:
     """UTF-8, whole or not at all."""
     with whole(path) as part:
         part.write_text(text, "utf-8")
+
+
+def check_archive(file: BinaryIO) -> None:
+    """ValueError for an archive that unpacks to more than it takes; those of torch.save do not.
+
+    torch.load makes room for whatever the list of its files says, and unpacks all of it.
+    """
+    if file.read(4) == b"PK\x03\x04":
+        try:
+            with zipfile.ZipFile(file) as archive:
+                asked = sum(one.file_size for one in archive.infolist())
+        except zipfile.BadZipFile as error:
+            raise ValueError(str(error)) from error
+        if asked > file.seek(0, os.SEEK_END):
+            raise ValueError("it unpacks to more than it takes")
+    file.seek(0)
+
+
+def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> Any:
+    """What torch.save wrote, by whomever: tensors and numbers alone, in no more room than theirs.
+
+    Raises ValueError or what torch.load makes of another file.
+    """
+    with Path(path).open("rb") as file:
+        check_archive(file)
+    return torch.load(path, map_location=device, weights_only=True)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from rankfeat.files import WRONG, reason
+from rankfeat.files import WRONG, load_tensors, reason
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 Resize = Literal["direct", "crop"]
@@ -57,7 +57,7 @@ class Preprocessing:
 
 def _state_dict(path: str) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except FileNotFoundError:
         raise
     except (*WRONG, OSError) as error:

@@ -1,13 +1,31 @@
 """Reading a torch file of weights without running code from it."""
 
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from eigenworks.dataset import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def check_archive(file: BinaryIO) -> None:
+    """ValueError for an archive that unpacks to more than it takes; those of torch.save do not.
+
+    torch.load makes room for whatever the list of its files says, and unpacks all of it.
+    """
+    if file.read(4) == b"PK\x03\x04":
+        try:
+            with zipfile.ZipFile(file) as archive:
+                asked = sum(one.file_size for one in archive.infolist())
+        except zipfile.BadZipFile as error:
+            raise ValueError(str(error)) from error
+        if asked > file.seek(0, os.SEEK_END):
+            raise ValueError("it unpacks to more than it takes")
+    file.seek(0)
 
 
 def read_state_dict(
@@ -21,6 +39,8 @@ def read_state_dict(
     import torch
 
     try:
+        with path.open("rb") as file:
+            check_archive(file)
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A changed file makes torch.load fail in any way.
