@@ -2,13 +2,14 @@
 
 import os
 import zipfile
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 
-def check_archive(file: BinaryIO) -> None:
+def check_archive(file: BufferedIOBase) -> None:
     """ValueError for an archive that unpacks to more than it takes; those of torch.save do not.
 
     torch.load makes room for whatever the list of its files says, and unpacks all of it.

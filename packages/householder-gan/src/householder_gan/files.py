@@ -7,8 +7,9 @@ import struct
 import zipfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -56,7 +57,7 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, "utf-8")
 
 
-def check_archive(file: BinaryIO) -> None:
+def check_archive(file: BufferedIOBase) -> None:
     """ValueError for an archive that unpacks to more than it takes; those of torch.save do not.
 
     torch.load makes room for whatever the list of its files says, and unpacks all of it.

@@ -3,8 +3,9 @@
 import os
 import zipfile
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from eigenworks.dataset import DataError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_archive(file: BinaryIO) -> None:
+def check_archive(file: BufferedIOBase) -> None:
     """ValueError for an archive that unpacks to more than it takes; those of torch.save do not.
 
     torch.load makes room for whatever the list of its files says, and unpacks all of it.
