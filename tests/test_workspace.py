@@ -34,6 +34,15 @@ def test_member_has_the_five_things(name):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
+def test_benchmarks_take_what_the_command_passes(name):
+    """`eigenworks bench` runs every script with --out, and with --quick if so asked."""
+    for script in sorted((MEMBERS[name].folder / "benchmarks").glob("*.py")):
+        text = script.read_text("utf-8")
+        shared = "from eigenworks.timing import" in text and "arguments(" in text
+        assert shared or ('"--out"' in text and '"--quick"' in text), script
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_changelog_is_in_its_format_and_at_the_version(name):
     member = MEMBERS[name]
     newest = changelog.parse(member.changelog.read_text("utf-8"), name)[0]

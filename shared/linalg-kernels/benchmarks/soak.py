@@ -12,8 +12,6 @@ that they solve.
     python benchmarks/soak.py --count 1000000 --out soak.json --worst worst.npz
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -386,17 +384,22 @@ def soak(count: int, dtype: torch.dtype, seed: int, keep: int, tell: bool = True
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1_000_000)
+    # A test takes the operations from here, and has no need of the report's package.
+    from eigenworks.timing import arguments, write_rows
+
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--count", type=int, help="of matrices of each dtype, 1,000,000 if not told"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=int, default=3, help="worst matrices of each operation")
-    parser.add_argument("--out", type=Path, help="where to write the JSON")
     parser.add_argument("--worst", type=Path, help="where to write the worst matrices (.npz)")
     options = parser.parse_args()
+    count = options.count or (2000 if options.quick else 1_000_000)
     torch.set_num_threads(1)
     rows, kept = [], {}
     for dtype in (torch.float32, torch.float64):
-        worst = soak(options.count, dtype, options.seed, options.keep)
+        worst = soak(count, dtype, options.seed, options.keep)
         for name, found in worst.found.items():
             error = found[0][0]
             print(
@@ -410,9 +413,7 @@ def main() -> None:
             })  # fmt: skip
             for place, (_, A) in enumerate(found):
                 kept[f"{name}/{str(dtype)[6:]}/{place}"] = A
-    if options.out is not None:
-        question = "Is any of a million matrices treated badly?"
-        options.out.write_text(json.dumps({"question": question, "rows": rows}, indent=1) + "\n")
+    write_rows(options.out, "Is any of a million matrices treated badly?", rows)
     if options.worst is not None:
         np.savez_compressed(options.worst, **kept)
 
