@@ -12,6 +12,7 @@ import contextlib
 import io
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,19 +37,27 @@ class Step:
 
 
 def run(page: Path) -> list[Step]:
-    """Runs the blocks of `page`. An error in one names its line in the page."""
+    """Runs the blocks of `page`, in a folder that goes with what they write.
+
+    An error in one names its line in the page.
+    """
     text = page.read_text("utf-8")
     # Classes of a block look their module up to resolve annotations.
     namespace: dict[str, object] = {"__name__": "__main__"}
     steps = []
-    for block in _BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start("code")) + 1
-        # Empty lines in front, so that a traceback has the page's line numbers.
-        code = compile("\n" * (line - 1) + block["code"], str(page), "exec")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
-        steps.append(Step(block["code"], line, block["shown"] or "", printed.getvalue()))
+    # On Windows a file that is still mapped stays.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        contextlib.chdir(folder),
+    ):
+        for block in _BLOCK.finditer(text):
+            line = text.count("\n", 0, block.start("code")) + 1
+            # Empty lines in front, so that a traceback has the page's line numbers.
+            code = compile("\n" * (line - 1) + block["code"], str(page), "exec")
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, namespace)
+            steps.append(Step(block["code"], line, block["shown"] or "", printed.getvalue()))
     return steps
 
 

@@ -64,11 +64,20 @@ def test_tutorial_runs_its_blocks_in_one_namespace(tmp_path):
     assert page.read_text("utf-8").endswith("```\n\n```text\n1\n```\n\nend\n")
 
 
+def test_what_a_page_writes_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nfrom pathlib import Path\nprint(Path('x').write_text('1'))\n```\n", "utf-8"
+    )
+    assert tutorial.run(page)[0].printed == "1\n"
+    assert list(tmp_path.iterdir()) == [page]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", TUTORIALS, ids=[page.stem for page in TUTORIALS])
-def test_tutorial_prints_what_it_shows(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_tutorial_prints_what_it_shows(page):
     for step in tutorial.run(page):
         assert tutorial.agree(step.shown, step.printed), f"{page.name}:{step.line}: {step.printed}"
 

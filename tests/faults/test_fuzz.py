@@ -218,6 +218,17 @@ def test_archives_that_unpack_to_more(name: str, packed: bool, place: Path) -> N
         path.write_bytes(data)
 
 
+def test_a_head_without_the_size_of_its_model(place: Path) -> None:
+    """transformers takes the sizes of a model of seven billion numbers instead."""
+    path, data = whole("asvd GGUF", place / "asvd-GGUF")
+    assert b"block_count" in data
+    try:
+        broken = data.replace(b"block_count", b"block_kount").replace(b"weight", b"weighu")
+        check("asvd GGUF", path, broken)
+    finally:
+        path.write_bytes(data)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", READERS)
