@@ -1,5 +1,6 @@
 """What every member has, and the graph of who needs whom."""
 
+import subprocess
 import tomllib
 
 import pytest
@@ -103,3 +104,12 @@ def test_lower_bound(text, version):
 def test_lower_bound_refuses_a_range_without_one():
     with pytest.raises(ToolError, match="'a<2' declares no lower bound"):
         lower_bound(Requirement("a<2"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_no_large_file_is_kept():
+    """What a run or a tutorial has written is soon added by mistake, and stays in the history."""
+    told = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name for name in told.stdout.decode().split("\0") if name]
+    large = [file for file in files if file.is_file() and file.stat().st_size > 4 * 2**20]
+    assert not large
