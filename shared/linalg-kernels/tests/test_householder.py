@@ -1,5 +1,7 @@
 import pytest
 import torch
+from linalg_kernels import backend
+from linalg_kernels.backends import native
 from linalg_kernels.householder import householder_apply, householder_product
 from torch.linalg import LinAlgError
 
@@ -132,9 +134,12 @@ def test_half_precision_is_upcast_when_asked():
     torch.testing.assert_close(Q.float(), householder_product(V.float()), rtol=0, atol=1e-3)
 
 
-# --- the fast road of plain autograd, held to the composition --------------------------------
+# --- the fast roads of plain autograd, held to the composition -------------------------------
 
-ROADS = [(7, 4), (6, 9), (2, 5, 3), (70, 64)]
+ROADS = [(1, 1), (7, 4), (6, 9), (2, 5, 3), (70, 64), (3, 97, 49)]
+BY = ["torch", pytest.param("native", marks=pytest.mark.skipif(
+    not native.available(), reason="there is no native library"))]  # fmt: skip
+NAMES = {"torch": ("_ProductBackward", "_ApplyBackward"), "native": ("_NativelyBackward",) * 2}
 
 
 def road(T):
@@ -142,54 +147,124 @@ def road(T):
     return T.grad_fn.name()
 
 
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("trapezoidal", [False, True])
 @pytest.mark.parametrize("shape", ROADS)
 @pytest.mark.parametrize("dtype", DTYPES[:2])
-def test_product_and_its_gradient_are_those_of_the_composition(shape, dtype):
+def test_product_and_its_gradient_are_those_of_the_composition(shape, dtype, trapezoidal, by):
     V = random(*shape, dtype=dtype) * torch.logspace(-3, 3, shape[-1], dtype=dtype)
+    if trapezoidal:
+        V = V.tril() if shape[-1] <= shape[-2] else V
     G = random(*shape[:-1], shape[-2], dtype=dtype, seed=1)
     # Transforms take the composition.
     wanted, pull = torch.func.vjp(householder_product, V)[:2]
     leaf = V.clone().requires_grad_()
-    Q = householder_product(leaf)
-    assert road(Q) == "_ProductBackward"
-    close(Q.detach(), wanted, 200)
-    scale = V.detach().norm(dim=-2, keepdim=True)
-    (g,) = torch.autograd.grad(Q, leaf, G)
-    close(g * scale, pull(G)[0] * scale, 2000)
-    with torch.no_grad():
-        assert torch.equal(householder_product(V), Q)
+    with backend(by):
+        Q = householder_product(leaf)
+        assert road(Q) == NAMES[by][0]
+        close(Q.detach(), wanted, 200)
+        scale = V.detach().norm(dim=-2, keepdim=True)
+        (g,) = torch.autograd.grad(Q, leaf, G)
+        close(g * scale, pull(G)[0] * scale, 2000)
+        with torch.no_grad():
+            assert torch.equal(householder_product(V), Q)
 
 
+@pytest.mark.parametrize("by", BY)
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("shape", ROADS)
 @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
-def test_apply_and_its_gradients_are_those_of_the_composition(shape, adjoint, wanted):
-    V, X, G = random(*shape), random(*shape[:-1], 3, seed=1), random(*shape[:-1], 3, seed=2)
+@pytest.mark.parametrize("m", [1, 3, 17])
+def test_apply_and_its_gradients_are_those_of_the_composition(shape, adjoint, wanted, by, m):
+    V = random(*shape)
+    X, G = (random(*shape[:-1], m, seed=seed) for seed in (1, 2))
     apply = lambda v, x: householder_apply(v, x, adjoint=adjoint)  # noqa: E731
     value, pull = torch.func.vjp(apply, V, X)[:2]
     leaves = [T.clone().requires_grad_(w) for T, w in zip((V, X), wanted, strict=True)]
-    Y = householder_apply(*leaves, adjoint=adjoint)
-    assert road(Y) == "_ApplyBackward"
-    close(Y.detach(), value, 200)
-    found = torch.autograd.grad(Y, [T for T in leaves if T.requires_grad], G)
+    with backend(by):
+        Y = householder_apply(*leaves, adjoint=adjoint)
+        assert road(Y) == NAMES[by][1]
+        close(Y.detach(), value, 200)
+        found = torch.autograd.grad(Y, [T for T in leaves if T.requires_grad], G)
     asked = [g for g, w in zip(pull(G), wanted, strict=True) if w]
     for g, expected in zip(found, asked, strict=True):
         close(g, expected, 2000)
 
 
+@pytest.mark.parametrize("by", BY)
 @pytest.mark.parametrize("adjoint", [False, True])
-def test_second_derivatives_of_the_fast_road(adjoint):
+def test_second_derivatives_of_the_fast_roads(adjoint, by):
     V, X = random(5, 3).requires_grad_(), random(5, 2, seed=1).requires_grad_()
-    assert torch.autograd.gradgradcheck(householder_product, V)
     apply = lambda v, x: householder_apply(v, x, adjoint=adjoint)  # noqa: E731
-    assert torch.autograd.gradgradcheck(apply, (V, X))
+    with backend(by):
+        assert torch.autograd.gradgradcheck(householder_product, V)
+        assert torch.autograd.gradgradcheck(apply, (V, X))
 
 
+@pytest.mark.parametrize("by", BY)
 @pytest.mark.parametrize("scale", [1e-12, 1e12, 0.0])
-def test_lengths_beyond_the_fast_road_take_the_other(scale):
+def test_lengths_beyond_the_fast_roads_take_the_other(scale, by):
     V = random(6, 4, dtype=torch.float32)
     V[:, 1] *= scale
     V.requires_grad_()
+    with backend(by):
+        Q = householder_product(V)
+        assert road(Q) not in NAMES[by]
+        close(Q.detach(), one_after_the_other(V.detach().double()).float())
+        Y = householder_apply(V, torch.eye(6))
+        assert road(Y) not in NAMES[by]
+        close(Y.detach(), Q.detach())
+
+
+@pytest.mark.parametrize("by", BY)
+def test_operands_of_other_batches_and_layouts(by):
+    V, X = random(5, 3), random(2, 4, 5, seed=1).mT
     Q = householder_product(V)
-    assert road(Q) != "_ProductBackward"
-    close(Q.detach(), one_after_the_other(V.detach().double()).float())
+    with backend(by):
+        close(householder_apply(V, X), Q @ X)
+        close(householder_apply(V.mT.contiguous().mT, X[0]), Q @ X[0])
+        close(householder_product(V.mT.contiguous().mT), Q)
+
+
+@pytest.mark.skipif(not native.available(), reason="there is no native library")
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_instruction_sets_agree_and_threads_change_no_bit(dtype):
+    V, X = random(150, 70, dtype=dtype), random(150, 20, dtype=dtype, seed=1)
+    G, H = random(150, 150, dtype=dtype, seed=2), random(150, 20, dtype=dtype, seed=3)
+
+    def everything(V, X, G, H):
+        found = [native.reflect(V), native.reflect(V, X), native.reflect(V, X, True)]
+        values = [Y for Y, _ in found]
+        (_, of_Q), (_, of_QX), (_, of_QtX) = found
+        gradients = [
+            *native.reflect_vjp(V, None, of_Q, G)[:1],
+            *native.reflect_vjp(V, X, of_QX, H),
+            *native.reflect_vjp(V, X, of_QtX, H, True),
+        ]
+        return values + gradients
+
+    first = everything(V, X, G, H)
+    for isa in native.info().isas:
+        with native.use_isa(isa):
+            for one, other in zip(first, everything(V, X, G, H), strict=True):
+                close(one / one.abs().max(), other / one.abs().max(), 30)
+    threads = torch.get_num_threads()
+    batch = [T.expand(3, *T.shape).contiguous() for T in (V, X, G, H)]
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            for one, other in zip(first, everything(V, X, G, H), strict=True):
+                assert torch.equal(one, other)
+            for one, other in zip(first, everything(*batch), strict=True):
+                assert torch.equal(one.expand_as(other), other)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not native.available(), reason="there is no native library")
+def test_gradients_that_are_not_finite_stay_so():
+    V = random(6, 3).requires_grad_()
+    G = torch.zeros(6, 6, dtype=torch.float64)
+    G[2, 3] = torch.nan
+    (g,) = torch.autograd.grad(householder_product(V), V, G)
+    assert not torch.isfinite(g).all()

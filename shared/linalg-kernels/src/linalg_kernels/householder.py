@@ -11,7 +11,7 @@ Columns of any length do with T^-1 = striu(V^H V) + diag(V^H V)/2, and the deriv
     M = striu(N) + diag(N)/2,    N = T^T V^T G V T^T,
 
 three products of the size of Q in forward and backward together. Plain eager autograd on the CPU
-takes this road.
+takes this road: in the native library, in one call each way, or without it in torch.
 """
 
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import choice, plain, select
+from linalg_kernels.backends import choice, native, plain, select
 from linalg_kernels.precision import full_precision, promote, restore
 from linalg_kernels.transforms import EagerRule, differentiated, inspect, transformed
 
@@ -81,7 +81,55 @@ def _composed_apply(V: Tensor, X: Tensor, adjoint: bool) -> Tensor:
     return X
 
 
-# --- plain eager autograd -------------------------------------------------------------------
+def _in_one_block(V: Tensor) -> bool:
+    """Whether plain eager autograd takes V: not a stand-in of a transform, nor too many columns."""
+    n, k = V.shape[-2:]
+    return k <= max(_BLOCK, n) and V.numel() > 0 and not transformed() and plain.is_plain(V)
+
+
+# --- plain eager autograd, in the native library --------------------------------------------
+
+
+class _Natively(EagerRule):
+    """(V, X) -> Q X or Q^T X, Q without X. Tells `refused` if a column wants another road."""
+
+    @staticmethod
+    def forward(ctx, V, X, adjoint, refused):
+        found = native.reflect(V, X, adjoint)
+        if found is None:
+            refused.append(True)
+            return V.new_empty(0)
+        Y, saved = found
+        ctx.save_for_backward(V, X, saved)
+        ctx.adjoint = adjoint
+        return Y
+
+    @staticmethod
+    def backward(ctx, G):
+        V, X, saved = ctx.saved_tensors
+        adjoint, wanted = ctx.adjoint, ctx.needs_input_grad[:2]
+        if choice.native_goes_on(G):
+            return *native.reflect_vjp(V, X, saved, G, adjoint, wanted), None, None
+        if X is None:
+            return _differentiable_vjp(V, G), None, None, None
+        return *_differentiable_apply_vjp(V, X, adjoint, G), None, None
+
+
+def _natively(V: Tensor, X: Tensor | None = None, adjoint: bool = False) -> Tensor | None:
+    """Q X, Q^T X or Q of the native library, or None where it does not take V or X."""
+    if choice.chosen.get() == "torch" or not _in_one_block(V) or not native.available():
+        return None
+    if X is not None and (X.numel() == 0 or not plain.is_plain(X)):
+        return None
+    if not differentiated(V, X):
+        found = native.reflect(V, X, adjoint)
+        return None if found is None else found[0]
+    refused: list[bool] = []
+    Y = _Natively.apply(V, X, adjoint, refused)
+    return None if refused else Y
+
+
+# --- plain eager autograd, in torch ---------------------------------------------------------
 
 # Squared lengths of columns that need no scaling first.
 _SHORT, _LONG = 1e-16, 1e16
@@ -90,11 +138,10 @@ _SHORT, _LONG = 1e-16, 1e16
 def _inverse_of_factor(V: Tensor) -> Tensor | None:
     """T^-1 = striu(V^T V) + diag(V^T V)/2; None if V wants another road.
 
-    That is a stand-in of a transform, another device, columns that are 0 or not finite or that
-    are long or short, or more reflectors than make one block.
+    That is what `_in_one_block` does not take, and columns that are 0 or not finite or that are
+    long or short.
     """
-    n, k = V.shape[-2:]
-    if transformed() or not plain.is_plain(V) or k > max(_BLOCK, n) or V.numel() == 0:
+    if not _in_one_block(V):
         return None
     gram = V.mT @ V
     squares = gram.diagonal(dim1=-2, dim2=-1)
@@ -160,6 +207,13 @@ def _differentiable_vjp(V: Tensor, G: Tensor) -> Tensor:
     return torch.func.vjp(_composed_product, V)[1](G)[0]
 
 
+@full_precision
+def _differentiable_apply_vjp(
+    V: Tensor, X: Tensor, adjoint: bool, G: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1](G)
+
+
 class _Apply(EagerRule):
     """(V, X) -> Q X or Q^T X, of one batch shape."""
 
@@ -177,8 +231,7 @@ class _Apply(EagerRule):
         V, X, F, W = ctx.saved_tensors
         adjoint = ctx.adjoint
         if torch.is_grad_enabled() or not plain.is_plain(G):
-            pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
-            return *pull(G), None, None
+            return *_differentiable_apply_vjp(V, X, adjoint, G), None, None
         R = torch.linalg.solve_triangular(F.mT, V.mT @ G, upper=adjoint).neg_()
         gX = G + V @ R if ctx.needs_input_grad[1] else None
         gV = None
@@ -198,12 +251,9 @@ class _Reflected(EagerRule):
         return Y
 
     @staticmethod
-    @full_precision
     def backward(ctx, G):
         V, X = ctx.saved_tensors
-        adjoint = ctx.adjoint
-        pull = torch.func.vjp(lambda v, x: _composed_apply(v, x, adjoint), V, X)[1]
-        return *pull(G), None, None
+        return *_differentiable_apply_vjp(V, X, ctx.adjoint, G), None, None
 
 
 def _by_kernel(V: Tensor, X: Tensor, adjoint: bool) -> Tensor | None:
@@ -240,6 +290,8 @@ def householder_product(
         eye = torch.eye(n, dtype=V.dtype, device=V.device).expand(*V.shape[:-2], n, n)
         if (Q := _by_kernel(V, eye, False)) is not None:
             return restore(Q, dtype)
+    if (Q := _natively(V)) is not None:
+        return restore(Q, dtype)
     S = _inverse_of_factor(V.detach())
     if S is None:
         Q = _composed_product(_read(V, "V", check))
@@ -276,6 +328,8 @@ def householder_apply(
         wide = V.expand(*batch, *V.shape[-2:]), X.expand(*batch, *X.shape[-2:])
         if (Y := _by_kernel(*wide, adjoint)) is not None:
             return restore(Y, dtype)
+    if (Y := _natively(V.expand(*batch, -1, -1), X.expand(*batch, -1, -1), adjoint)) is not None:
+        return restore(Y, dtype)
     S = None
     if V.shape[:-2] == X.shape[:-2] and plain.is_plain(X):
         S = _inverse_of_factor(V.detach())

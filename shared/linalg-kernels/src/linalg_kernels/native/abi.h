@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 9
+#define LK_ABI_VERSION 10
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -211,6 +211,23 @@ LK_API int32_t lk_karcher(int32_t dtype, int64_t batch, int32_t n, int64_t count
                           const void* weights, int32_t one_weighting, double tol, int32_t most,
                           double step, void* M, int32_t* steps, double* residual,
                           int32_t threads);
+
+/* Products of k reflections H_i = I - 2 v_i v_i^T / |v_i|^2, the v_i being the columns of V
+ * (batch, n, k): Y = Q X of X (batch, n, m) with Q = H_1 ... H_k, or Q^T X with `adjoint`; with
+ * m = 0, where X is null, Y = Q (batch, n, n).
+ *
+ * saved: what the adjoint needs, lk_reflect_saved() numbers a matrix. Says LK_NOT_POSITIVE, and
+ * leaves the results unfinished, where a |v_i|^2 is not within 1e-16..1e16. */
+LK_API int64_t lk_reflect_saved(int32_t n, int32_t k, int32_t m);
+LK_API int32_t lk_reflect(int32_t dtype, int64_t batch, int32_t n, int32_t k, int32_t m,
+                          int32_t adjoint, const void* V, const void* X, void* Y, void* saved,
+                          int32_t threads);
+
+/* Its adjoint, for a loss with gradient G in Y. gV or gX may be null. */
+LK_API int32_t lk_reflect_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t k, int32_t m,
+                                  int32_t adjoint, const void* V, const void* X,
+                                  const void* saved, const void* G, void* gV, void* gX,
+                                  int32_t threads);
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,7 @@
 #include "frechet.hpp"
 #include "jacobi.hpp"
 #include "karcher.hpp"
+#include "multiply.hpp"
 #include "pencil.hpp"
 #include "spectral.hpp"
 #include "triangular.hpp"
@@ -82,7 +83,10 @@ constexpr TypedKernels typed_kernels() {
           congruence_blocks<T>,
           pencil_blocks<T>,
           pencil_adjoint_blocks<T>,
-          karcher_blocks<T>};
+          karcher_blocks<T>,
+          multiply_strips<T>,
+          transpose_strips<T>,
+          invert_factor<T>};
 }
 
 #define LK_STRING_(x) #x

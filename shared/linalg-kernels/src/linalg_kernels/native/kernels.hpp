@@ -249,6 +249,48 @@ struct KarcherArgs {
 
 constexpr size_t karcher_sums(int n) { return (size_t)n * (n + 1) / 2 + 1; }
 
+// Rows that a thread takes at a time of products and transposes of matrices by themselves, and
+// what rows of scratch memory are rounded up to, so that they hold whole registers.
+constexpr int kStrip = 48;
+constexpr int kRound = 16;
+
+enum Triangle { kNoTriangle = 0, kUpperTriangle = 1, kLowerTriangle = 2 };
+
+// C = A B + add, rows x columns, over strips of rows. Element (i, k) of A is
+// A[i * a_row + k * a_inner], one of the two being 1; rows of B hold whole registers.
+struct MultiplyArgs {
+  int32_t rows, columns, inner;
+  const void* A;
+  int64_t a_row, a_inner;
+  const void* B;
+  int64_t b_row;
+  void* C;
+  int64_t c_row;
+  const void* add;  // or null
+  int64_t add_row;
+  int32_t a_triangle, b_triangle;  // where the other elements are 0
+  int32_t upper;                   // only the upper triangle of C is wanted
+  int32_t identity;                // add the identity, too
+};
+
+// C = A^T, with zeros up to whole registers. Rows of A hold whole registers.
+struct TransposeArgs {
+  int32_t rows, columns;  // of A
+  const void* A;
+  int64_t a_row;
+  void* C;
+  int64_t c_row;
+};
+
+// T = -(S with half its diagonal)^-1 of the upper triangle of S, n x n in rows of `row`, whole
+// registers, with zeros below the diagonal. `scratch`: n * row numbers.
+struct InvertFactorArgs {
+  int32_t n;
+  const void* S;
+  void* T;
+  int64_t row;
+};
+
 // Work on the blocks [first, last), with `scratch` of at least
 // scratch_bytes(n), aligned to 64.
 template <class Args>
@@ -275,6 +317,9 @@ struct TypedKernels {
   Kernel<PencilArgs> pencil;
   Kernel<PencilAdjointArgs> pencil_adjoint;
   Kernel<KarcherArgs> karcher;
+  Kernel<MultiplyArgs> multiply;
+  Kernel<TransposeArgs> transpose;
+  Kernel<InvertFactorArgs> invert_factor;
 };
 
 struct Kernels {

@@ -77,6 +77,7 @@ from linalg_kernels.backends.native.pairs import (
     pencil,
     pencil_vjp,
 )
+from linalg_kernels.backends.native.reflections import reflect, reflect_vjp
 
 __all__ = [
     "ABI_VERSION",
@@ -132,6 +133,8 @@ __all__ = [
     "pack",
     "pencil",
     "pencil_vjp",
+    "reflect",
+    "reflect_vjp",
     "spectral",
     "spectral_of_congruence",
     "spectral_packed",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -68,6 +68,8 @@ def _declare(library: ctypes.CDLL) -> None:
     library.lk_available_isas.restype = ctypes.c_char_p
     library.lk_select_isa.argtypes = [ctypes.c_char_p]
     library.lk_lanes.argtypes = [ctypes.c_int32]
+    library.lk_reflect_saved.argtypes = [ctypes.c_int32] * 3
+    library.lk_reflect_saved.restype = ctypes.c_int64
     f64 = ctypes.c_double
     head, function = [i32, i64, i32], [i32, pointer, f64]
     signatures = {
@@ -92,6 +94,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "lk_pencil": [pointer, i64, pointer, i64, f64, f64, i32, *[pointer] * 2, f64],
         "lk_karcher": [i64, pointer, pointer, i32, f64, i32, f64, *[pointer] * 3],
         "lk_pencil_adjoint": [f64, f64, i32, *[pointer] * 4],
+        "lk_reflect": [*[i32] * 3, *[pointer] * 4],
+        "lk_reflect_adjoint": [*[i32] * 3, *[pointer] * 6],
     }
     for name, arguments in signatures.items():
         getattr(library, name).argtypes = [*head, *arguments, i32]
