@@ -5,6 +5,7 @@ import pytest
 import torch
 from eigenworks import Trial
 from linalg_kernels import logm
+from linalg_kernels.packed import symmetric
 from linalg_kernels.testing import random_spd
 from rmlr import scores
 from rmlr.experiments import emg, imu, rotations
@@ -18,7 +19,6 @@ from rmlr.experiments.training import (
     leave_subject_out,
     rows,
 )
-from rmlr.packed import symmetric
 from spd_metrics import AffineInvariant, LogCholesky, LogEuclidean
 
 

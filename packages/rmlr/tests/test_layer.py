@@ -7,10 +7,10 @@ import pickle
 import geoopt
 import pytest
 import torch
+from linalg_kernels.packed import pack, pack_lower, symmetric, triangular
 from linalg_kernels.testing import random_spd
 from rmlr import LogEigMLR, RiemannianMLR, parallel_transport, scores
 from rmlr.chunks import in_chunks
-from rmlr.packed import pack, pack_lower, symmetric, triangular
 from spd_metrics import (
     AffineInvariant,
     BuresWasserstein,

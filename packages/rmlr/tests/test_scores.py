@@ -6,11 +6,11 @@ from itertools import product
 import pytest
 import torch
 from linalg_kernels import LinAlgError, expm, logm, scalar
+from linalg_kernels.packed import pack
 from linalg_kernels.testing import check_grad, random_spd
 from rmlr import carried, cholesky_translation, general_scores, parallel_transport, scores
 from rmlr.congruence_trace import congruence_trace, reference
 from rmlr.families import GeneralForm, form_of
-from rmlr.packed import pack
 from spd_metrics import (
     AffineInvariant,
     BuresWasserstein,

@@ -233,15 +233,12 @@ def test_instruction_sets_agree_and_threads_change_no_bit(dtype):
     G, H = random(150, 150, dtype=dtype, seed=2), random(150, 20, dtype=dtype, seed=3)
 
     def everything(V, X, G, H):
-        found = [native.reflect(V), native.reflect(V, X), native.reflect(V, X, True)]
-        values = [Y for Y, _ in found]
-        (_, of_Q), (_, of_QX), (_, of_QtX) = found
-        gradients = [
-            *native.reflect_vjp(V, None, of_Q, G)[:1],
-            *native.reflect_vjp(V, X, of_QX, H),
-            *native.reflect_vjp(V, X, of_QtX, H, True),
-        ]
-        return values + gradients
+        found = []
+        for operand, adjoint, gradient in ((None, False, G), (X, False, H), (X, True, H)):
+            result = native.reflect(V, operand, adjoint)
+            assert result is not None
+            found += [result[0], *native.reflect_vjp(V, operand, result[1], gradient, adjoint)]
+        return [T for T in found if T is not None]
 
     first = everything(V, X, G, H)
     for isa in native.info().isas:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from linalg_kernels import cholesky, expm, scalar
+from linalg_kernels.packed import symmetric
 from spd_metrics.euclidean import check_alpha_beta
 from spd_metrics.inputs import Kind
 from torch import Tensor
@@ -20,7 +21,6 @@ from rmlr.chunks import in_chunks
 from rmlr.congruence_trace import congruence_trace
 from rmlr.defined import check_defined
 from rmlr.form import Classes, Matrices, Theta, matrix_power
-from rmlr.packed import symmetric
 from rmlr.parametrize import CholeskyOfPower, Exponential
 
 _INDEFINITE = (

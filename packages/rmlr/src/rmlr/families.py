@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from linalg_kernels import errors
+from linalg_kernels.packed import symmetric, triangular
 from linalg_kernels.transforms import inspect
 from spd_metrics import (
     AffineInvariant,
@@ -24,7 +25,6 @@ from rmlr.curved import AffineInvariantForm, BuresWassersteinForm
 from rmlr.flat import CholeskyForm, LogEuclideanForm, PowerEuclideanForm, SmallLogCholeskyForm
 from rmlr.form import Classes, Form, Matrices, Theta, is_small
 from rmlr.general import Carry, Geometry, carried, general_scores
-from rmlr.packed import symmetric, triangular
 from rmlr.parametrize import Exponential, LowerFactor, Trivialisation
 
 

@@ -1,7 +1,7 @@
 """Scores of flat metrics: s ⟨f(S) - f(P), A'⟩, one product of matrices and a number a class.
 
 f are coordinates in which the metric is Euclidean. A point enters by ⟨f(P), A'⟩ alone. Points
-and normals are packed (`rmlr.packed`), so that nothing of size (classes, n, n) is formed.
+and normals are packed (`linalg_kernels.packed`), so that nothing of size (classes, n, n) is formed.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from linalg_kernels import cholesky, errors, logm
+from linalg_kernels.inner import inner_products, inner_products_at
+from linalg_kernels.packed import diagonal_places, multiplicities, order, pack, pack_lower
 from linalg_kernels.transforms import inspect
 from spd_metrics import CholeskyLog, LogCholesky
 from spd_metrics.charts import box_cox, power
@@ -17,24 +19,10 @@ from spd_metrics.inputs import Kind
 from torch import Tensor
 
 from rmlr.form import Matrices, Samples, Theta, is_small, matrix_power
-from rmlr.packed import (
-    diagonal_places,
-    multiplicities,
-    order,
-    pack,
-    pack_lower,
-    pack_sum,
-    symmetric,
-    triangular,
-)
 from rmlr.parametrize import CholeskyOfPower, Exponential, LowerFactor, Trivialisation
 
 Scores = Float[Tensor, "b c"]
 Packed = Float[Tensor, "c m"]
-
-
-MANY = 40
-"""From so many classes on it pays to pack the samples, so that products are half as long."""
 
 
 def _halves(x: Packed) -> Packed:
@@ -64,6 +52,10 @@ class Flat:
         """A' as numbers."""
         raise NotImplementedError
 
+    def place_of(self, z: Packed) -> Packed:
+        """f(P) of the points with the unconstrained numbers z, as numbers."""
+        raise NotImplementedError
+
     def scores(self, F: Samples, X: Packed, a: Packed, memory: int | None = None) -> Scores:  # noqa: ARG002
         """s ⟨F_i - X_k, A'_k⟩. Nothing is held for pairs, whatever the bound of memory."""
         w = self.weights(a)
@@ -75,15 +67,15 @@ class Flat:
         w = self.weights(a)
         if isinstance(self.factor, float) and self.factor == 1:
             return self._products(F, w, bias)
-        return self._scaled(self._products(F, w, torch.zeros_like(bias))) - bias
+        return self._scaled(self._products(F, w, None)) - bias
 
-    def _products(self, F: Samples, w: Packed, shift: Float[Tensor, " c"]) -> Scores:
+    def scores_at(self, F: Samples, z: Packed, a: Packed) -> Scores:
+        """`scores` at the points with the unconstrained numbers z."""
+        return self.scores(F, self.place_of(z), a)
+
+    def _products(self, F: Samples, w: Packed, shift: Float[Tensor, " c"] | None) -> Scores:
         """⟨F_i, A'_k⟩ - shift_k."""
-        if len(w) > min(len(F), MANY):
-            x = pack_lower(F) if self.triangular else pack_sum(F)
-            return torch.addmm(shift, x, w.mT, beta=-1)
-        W = triangular(w) if self.triangular else symmetric(w)
-        return torch.addmm(shift, F.flatten(-2), W.flatten(-2).mT, beta=-1)
+        return inner_products(F, w, shift, lower=self.triangular)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         factor = self.factor
@@ -163,6 +155,12 @@ class PowerEuclideanForm(Flat):
         if isinstance(chosen, Exponential):
             return self.place(chosen.point(z))
         return pack_lower(chosen.power(z))
+
+    def scores_at(self, F: Samples, z: Packed, a: Packed) -> Scores:
+        """With ⟨P^θ, A'⟩ straight from the numbers of a Cholesky factor of P^θ."""
+        if isinstance(self.trivialisation, Exponential):
+            return super().scores_at(F, z, a)
+        return self._scaled(inner_products_at(F, self.weights(a), z))
 
     def weights(self, a: Packed) -> Packed:
         return _trace_weights(a, self.alpha, self.beta)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from jaxtyping import Float
 from linalg_kernels import errors
+from linalg_kernels.packed import pack, pack_lower, symmetric, triangular
 from spd_metrics.inputs import Kind, tangent
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from rmlr.families import GeneralForm, form_of, has_theta
 from rmlr.flat import Flat
 from rmlr.form import Form, Theta
 from rmlr.general import Carry, Geometry
-from rmlr.packed import pack, pack_lower, symmetric, triangular
 
 if TYPE_CHECKING:
     from geoopt.manifolds.base import Manifold
@@ -236,6 +236,8 @@ class RiemannianMLR(nn.Module):
         if "bias" in parameters:
             assert isinstance(form, Flat)
             logits = form.scores_with_bias(flattened, self.normal, self.bias)
+        elif "location" in parameters and isinstance(form, Flat):
+            logits = form.scores_at(flattened, self.location, self.normal)
         else:
             points = "location" in parameters
             X = form.place_of(self.location) if points else form.place(self.P)

@@ -10,11 +10,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from linalg_kernels import cholesky, expm, from_chol_log, logm, powm
+from linalg_kernels.packed import pack, pack_lower, symmetric, triangular
 from spd_metrics import CholeskyLog
 from spd_metrics.charts import power
 from torch import Tensor
-
-from rmlr.packed import pack, pack_lower, symmetric, triangular
 
 Numbers = Float[Tensor, "*batch m"]
 Matrices = Float[Tensor, "*batch n n"]

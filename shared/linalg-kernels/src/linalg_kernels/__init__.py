@@ -5,6 +5,8 @@ from linalg_kernels import (
     congruence,
     daleckii_krein,
     errors,
+    inner,
+    packed,
     precision,
     scalar,
     transforms,
@@ -79,7 +81,8 @@ __all__ = [
     # errors
     "LinAlgError",
     # modules for packages that build operations of their own on these
-    "barycenter", "congruence", "daleckii_krein", "errors", "precision", "scalar", "transforms",
+    "barycenter", "congruence", "daleckii_krein", "errors", "inner", "packed", "precision",
+    "scalar", "transforms",
     # covariance
     "covariance", "shrink_covariance",
 ]  # fmt: skip

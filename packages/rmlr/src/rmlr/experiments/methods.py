@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from linalg_kernels import chol_log, expm
+from linalg_kernels.packed import pack, symmetric
 from spd_metrics import (
     AffineInvariant,
     BuresWasserstein,
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from rmlr.families import form_of
 from rmlr.log_eig import LogEigMLR
 from rmlr.mlr import RiemannianMLR
-from rmlr.packed import pack, symmetric
 
 BASELINE = "LogEig"
 RATES = (1e-2, 3e-2, 1e-1)

@@ -212,6 +212,26 @@ LK_API int32_t lk_karcher(int32_t dtype, int64_t batch, int32_t n, int64_t count
                           double step, void* M, int32_t* steps, double* residual,
                           int32_t threads);
 
+/* The inner products scores = <X_i, W_k> - minus_k, (batch, count), of matrices X (batch, n, n)
+ * with those W whose n (n + 1)/2 numbers of the lower triangle, row by row, are w: symmetric, or
+ * else with zeros above. minus (count) may be null. x: numbers of X that the adjoint needs, in
+ * `batch` rows of n (n + 1)/2 rounded up to 16. */
+LK_API int32_t lk_inner_products(int32_t dtype, int64_t batch, int32_t n, int32_t count,
+                                 int32_t symmetric, const void* X, const void* w,
+                                 const void* minus, void* scores, void* x, int32_t threads);
+
+/* Its adjoint, for a loss with gradient G in the scores. gX, gw and gminus may be null. */
+LK_API int32_t lk_inner_products_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t count,
+                                         int32_t symmetric, const void* x, const void* w,
+                                         const void* G, void* gX, void* gw, void* gminus,
+                                         int32_t threads);
+
+/* value = tr(W L L^T) (batch), W symmetric and L lower triangular but for exp on its diagonal, of
+ * n (n + 1)/2 numbers w and z each, as above. of_z, of_w: the derivatives of `value`, or null. */
+LK_API int32_t lk_factor_trace(int32_t dtype, int64_t batch, int32_t n, const void* z,
+                               const void* w, void* value, void* of_z, void* of_w,
+                               int32_t threads);
+
 /* Products of k reflections H_i = I - 2 v_i v_i^T / |v_i|^2, the v_i being the columns of V
  * (batch, n, k): Y = Q X of X (batch, n, m) with Q = H_1 ... H_k, or Q^T X with `adjoint`; with
  * m = 0, where X is null, Y = Q (batch, n, n).

@@ -7,10 +7,12 @@
 #include "cholesky_chart.hpp"
 #include "congruence_trace.hpp"
 #include "eigh_adjoint.hpp"
+#include "factor_trace.hpp"
 #include "frechet.hpp"
 #include "jacobi.hpp"
 #include "karcher.hpp"
 #include "multiply.hpp"
+#include "packing.hpp"
 #include "pencil.hpp"
 #include "spectral.hpp"
 #include "triangular.hpp"
@@ -86,7 +88,10 @@ constexpr TypedKernels typed_kernels() {
           karcher_blocks<T>,
           multiply_strips<T>,
           transpose_strips<T>,
-          invert_factor<T>};
+          invert_factor<T>,
+          pack_strips<T>,
+          unpack_strips<T>,
+          factor_trace_blocks<T>};
 }
 
 #define LK_STRING_(x) #x

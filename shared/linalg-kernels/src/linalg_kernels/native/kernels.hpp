@@ -291,6 +291,34 @@ struct InvertFactorArgs {
   int64_t row;
 };
 
+// x = the n (n + 1)/2 numbers of the lower triangles of matrices X, row by row, or with
+// `symmetric` of X + X^T with the diagonal of X; in rows of x_row, with zeros up to it. And back:
+// X with x below its diagonal and, with `symmetric`, above.
+struct PackArgs {
+  int32_t rows, n, symmetric;
+  const void* X;
+  void* x;
+  int64_t x_row;
+};
+struct UnpackArgs {
+  int32_t rows, n, symmetric;
+  const void* x;
+  int64_t x_row;
+  void* X;
+};
+
+// value = tr(W L L^T) with the lower triangles of W and of L, but for exp on its diagonal, as
+// n (n + 1)/2 numbers w and z; its derivatives for w and z.
+struct FactorTraceArgs {
+  int64_t batch;
+  int32_t n;
+  const void* z;
+  const void* w;
+  void* value;
+  void* of_z;
+  void* of_w;
+};
+
 // Work on the blocks [first, last), with `scratch` of at least
 // scratch_bytes(n), aligned to 64.
 template <class Args>
@@ -320,6 +348,9 @@ struct TypedKernels {
   Kernel<MultiplyArgs> multiply;
   Kernel<TransposeArgs> transpose;
   Kernel<InvertFactorArgs> invert_factor;
+  Kernel<PackArgs> pack;
+  Kernel<UnpackArgs> unpack;
+  Kernel<FactorTraceArgs> factor_trace;
 };
 
 struct Kernels {

@@ -36,23 +36,27 @@ static void product_tile(Vec<T>* C, int ld, int K, const Vec<T>* A, int a_row, i
 }
 
 // C(i, j) = sum_k A(k, i) B(k, j), all n x n. With `lower` only tiles that
-// touch the lower triangle are formed.
-template <class T>
+// touch the lower triangle are formed; with `triangular` B(k, j) is 0 for k < j.
+template <class T, bool triangular = false>
 static void product(Vec<T>* C, int n, Operand<T> A, Operand<T> B, bool lower) {
   constexpr int R = kRegisters == 32 ? 4 : 2, Q = 4;
   const int ld = leading(n);
   int i = 0;
-#define LK_TILE(MR, NR) \
-  product_tile<T, MR, NR>(C + i * ld + j, ld, n, A.at(i), A.row, A.column, B.at(j), B.row, B.column)
+#define LK_TILE(MR, NR)                                                                      \
+  {                                                                                          \
+    const int first = triangular ? j : 0;                                                    \
+    product_tile<T, MR, NR>(C + i * ld + j, ld, n - first, A.at(i) + first * A.row, A.row,    \
+                            A.column, B.at(j) + first * B.row, B.row, B.column);              \
+  }
 #define LK_TILE_ROW(MR)                                \
   {                                                    \
     const int end = lower && i + MR < n ? i + MR : n;  \
     int j = 0;                                         \
-    for (; j + Q <= end; j += Q) LK_TILE(MR, 4);       \
+    for (; j + Q <= end; j += Q) LK_TILE(MR, 4)        \
     switch (end - j) {                                 \
-      case 3: LK_TILE(MR, 3); break;                   \
-      case 2: LK_TILE(MR, 2); break;                   \
-      case 1: LK_TILE(MR, 1); break;                   \
+      case 3: LK_TILE(MR, 3) break;                    \
+      case 2: LK_TILE(MR, 2) break;                    \
+      case 1: LK_TILE(MR, 1) break;                    \
     }                                                  \
   }
   for (; i + R <= n; i += R) LK_TILE_ROW(R)

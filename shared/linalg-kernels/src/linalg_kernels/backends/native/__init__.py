@@ -45,6 +45,11 @@ from linalg_kernels.backends.native.factors import (
     from_chol_log,
     from_chol_log_vjp,
 )
+from linalg_kernels.backends.native.inner import (
+    factor_trace,
+    inner_products,
+    inner_products_vjp,
+)
 from linalg_kernels.backends.native.library import (
     ABI_VERSION,
     ASYMMETRIC,
@@ -121,11 +126,14 @@ __all__ = [
     "eigh_positive",
     "eigh_vjp",
     "eigvalsh",
+    "factor_trace",
     "frechet",
     "frechet_packed",
     "from_chol_log",
     "from_chol_log_vjp",
     "info",
+    "inner_products",
+    "inner_products_vjp",
     "inspect",
     "is_packed",
     "karcher_mean",

@@ -94,6 +94,9 @@ def _declare(library: ctypes.CDLL) -> None:
         "lk_pencil": [pointer, i64, pointer, i64, f64, f64, i32, *[pointer] * 2, f64],
         "lk_karcher": [i64, pointer, pointer, i32, f64, i32, f64, *[pointer] * 3],
         "lk_pencil_adjoint": [f64, f64, i32, *[pointer] * 4],
+        "lk_inner_products": [i32, i32, *[pointer] * 5],
+        "lk_inner_products_adjoint": [i32, i32, *[pointer] * 6],
+        "lk_factor_trace": [pointer] * 5,
         "lk_reflect": [*[i32] * 3, *[pointer] * 4],
         "lk_reflect_adjoint": [*[i32] * 3, *[pointer] * 6],
     }
