@@ -128,6 +128,27 @@ def test_lazy_regularisers_come_every_so_many_steps():
     assert run.mean_path > 0
 
 
+def test_rates_fall_along_a_cosine_and_go_on_falling_after_a_checkpoint(tmp_path):
+    recipe = Recipe(batch=2, r1_every=0, path_every=0, critic_rate=4e-3, falls_from=1, falls_to=4)
+    run = FineTuner(*networks(), recipe)
+    data = of_images(images())
+    seen = []
+    for number in range(6):
+        if number == 3:
+            run.save(tmp_path / "state")
+            run = FineTuner(*networks(), recipe)
+            run.load(tmp_path / "state")
+        before = state(run.generator)
+        run.step(data)
+        seen.append(run.optimizer.param_groups[0]["lr"] / 2e-3)
+        assert run.critic_optimizer.param_groups[0]["lr"] == pytest.approx(2 * 2e-3 * seen[-1])
+        still = all(torch.equal(before[k], p) for k, p in run.generator.named_parameters())
+        assert still == (number >= 4)
+    assert seen == pytest.approx([1, 1, 0.75, 0.25, 0, 0])
+    with pytest.raises(ValueError, match="falls_from and falls_to"):
+        Recipe(falls_from=3, falls_to=3)
+
+
 def test_frames_stay_orthonormal_and_are_a_group_of_their_own():
     G, D = networks()
     recipe = Recipe(batch=4, rate=1e-3, frame_rate=5e-3, r1_every=2, path_every=2)

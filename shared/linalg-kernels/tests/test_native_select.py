@@ -6,7 +6,7 @@ import linalg_kernels as lk
 import pytest
 import torch
 from linalg_kernels.backends import native
-from linalg_kernels.backends.plain import NATIVE_LIMIT
+from linalg_kernels.backends.plain import NATIVE_LIMIT, WIDE_LIMIT
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.why_unavailable())
 
@@ -132,14 +132,22 @@ def test_what_did_not_converge_is_computed_by_torch(monkeypatch):
             torch.testing.assert_close(lk.logm(given, check=check), wanted)
 
 
-def test_small_batches_of_large_matrices_stay_with_torch(calls):
+def test_eigensystems_of_a_few_large_matrices_are_left_to_lapack(calls):
     lk.eigh(random_spd(1, 64))
-    assert not calls
+    assert calls == ["lk_wide_symmetric_part"]
+    calls.clear()
     lk.eigh(random_spd(8, 64))
     assert calls == ["lk_spectral"]
-    lk.eigh(random_spd(8, NATIVE_LIMIT + 1))
     lk.eigh(random_spd(8, 5, dtype=torch.complex128))
     assert calls == ["lk_spectral"]
+
+
+def test_of_larger_matrices_the_library_does_all_but_the_eigensystem(calls):
+    A = random_spd(2, NATIVE_LIMIT + 1).requires_grad_()
+    lk.logm(A).sum().backward()
+    assert calls == ["lk_wide_symmetric_part", "lk_wide_compose", "lk_wide_frechet"]
+    lk.eigh(random_spd(1, WIDE_LIMIT + 1, dtype=torch.float32))
+    assert len(calls) == 3
 
 
 @pytest.mark.bad_input

@@ -14,6 +14,7 @@ from collections.abc import Generator as Steps
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,8 @@ class Recipe:
     one that was trained with the generator. `r1_weight` γ weighs γ/2 R1. Path lengths are of
     batch/`path_shrink` images. `average_images` is the half life of the moving average, in
     images. `frames_only` trains the projectors and leaves all else of the generator.
-    `hessian_weight` adds the Hessian penalty, a baseline, with step `hessian_epsilon`.
+    `hessian_weight` adds the Hessian penalty, a baseline, with step `hessian_epsilon`. All rates
+    fall to 0 along half a cosine from step `falls_from` to step `falls_to`, or never for 0.
     """
 
     batch: int = 8
@@ -62,6 +64,8 @@ class Recipe:
     frames_only: bool = False
     hessian_weight: float = 0.0
     hessian_epsilon: float = 1.0
+    falls_from: int = 0
+    falls_to: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +79,18 @@ class Recipe:
         for name in ("r1_weight", "r1_every", "path_weight", "path_every", "hessian_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not (self.falls_to == 0 or 0 <= self.falls_from < self.falls_to):
+            raise ValueError(
+                "falls_from and falls_to must be steps one after the other, got "
+                f"{self.falls_from} and {self.falls_to}"
+            )
+
+    def share(self, step: int) -> float:
+        """What is left of the rates in a step."""
+        if self.falls_to == 0 or step <= self.falls_from:
+            return 1.0
+        way = (step - self.falls_from) / (self.falls_to - self.falls_from)
+        return (1 + math.cos(math.pi * min(way, 1.0))) / 2
 
 
 def of_images(images: Float[Tensor, "n c h w"], seed: int = 0) -> Data:
@@ -207,8 +223,12 @@ class FineTuner:
         self.critic_optimizer = _adam(
             [{"params": self.critic, "lr": recipe.critic_rate}], recipe.r1_every
         )
+        self._rates = [[group["lr"] for group in groups] for groups in self._groups()]
         self.mean_path = 0.0
         self.step_number = 0
+
+    def _groups(self) -> tuple[list[dict[str, Any]], ...]:
+        return self.optimizer.param_groups, self.critic_optimizer.param_groups
 
     def _codes(self, batch: int) -> Tensor:
         """w+ of random z, with style mixing: from a random slot on, the codes of other z."""
@@ -301,6 +321,9 @@ class FineTuner:
         device = next(self.generator.parameters()).device
         self.generator.train()
         self.discriminator.train()
+        for groups, rates in zip(self._groups(), self._rates, strict=True):
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * recipe.share(self.step_number)
         with _seeded(_mixed(recipe.seed, self.step_number, process), device):
             real = data(self.step_number * count + process, recipe.batch).to(device)
             if recipe.flip:

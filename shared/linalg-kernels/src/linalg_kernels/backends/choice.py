@@ -15,6 +15,7 @@ from linalg_kernels.backends import gpu, native
 from linalg_kernels.backends.plain import (
     NATIVE_LIMIT,
     PLAIN,
+    WIDE_LIMIT,
     Choice,
     are_plain,
     chosen,
@@ -112,8 +113,8 @@ class BackendInfo:
             )
         what = "wherever it can" if self.choice == "native" else "where it is the faster one"
         return (
-            f"{found} for real CPU tensors of order <= {NATIVE_LIMIT}, {what}; torch for "
-            "everything else on the CPU"
+            f"{found} for real CPU tensors of order <= {NATIVE_LIMIT}, {what}, and around "
+            f"LAPACK's eigensystems up to order {WIDE_LIMIT}; torch for everything else on the CPU"
         )
 
     def _on_gpu(self) -> str:
@@ -152,6 +153,19 @@ def native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> b
     if choice == "auto" and size < least[n] * n * n:
         return False
     return are_plain((A, *others), dtype) and native.available()
+
+
+def wide_takes(A: Tensor, *others: Tensor | None) -> bool:
+    """Whether the library does what lies around an eigensystem of A that it leaves to LAPACK.
+
+    That is one too large for its blocks, or of too few matrices to fill them.
+    """
+    if torch.compiler.is_compiling() or chosen.get() in ("torch", "triton"):
+        return False
+    if not 1 < A.shape[-1] <= WIDE_LIMIT or A.numel() == 0:
+        return False
+    dtype = A.dtype
+    return dtype in native.DTYPES and are_plain((A, *others), dtype) and native.available()
 
 
 def native_goes_on(G: Tensor) -> bool:

@@ -16,6 +16,9 @@ chosen: ContextVar[Choice] = ContextVar("linalg_kernels_backend", default="auto"
 
 # Orders that the native library takes: beyond, blocks outgrow the cache.
 NATIVE_LIMIT = 128
+# Orders up to which it computes with one matrix at a time: beyond, LAPACK's eigensystem is what
+# takes the time.
+WIDE_LIMIT = 1024
 
 PLAIN = (Tensor, torch.nn.Parameter)
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor

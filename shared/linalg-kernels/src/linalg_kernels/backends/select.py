@@ -29,6 +29,7 @@ from linalg_kernels.backends.choice import (
     opaque_takes,
     settled_on_gpu,
     triton_takes,
+    wide_takes,
 )
 from linalg_kernels.scalar import ScalarFunction
 from linalg_kernels.transforms import needs_rule, transformed
@@ -68,6 +69,15 @@ def _settled(found: int, check: bool) -> bool:
     return not found or (found == native.NOT_FINITE and not check)
 
 
+def _read_hermitian(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, bool]:
+    """`reference.read_hermitian`, in one pass where the library makes it."""
+    if symmetrize and wide_takes(A):
+        H, found = native.symmetric_part(A, _tolerance(symmetrize, check))
+        if _settled(found, check):
+            return H, not found
+    return reference.read_hermitian(A, symmetrize, check, name)
+
+
 def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues and eigenvectors of the Hermitian matrix that A stands for."""
     if torch.compiler.is_compiling():
@@ -81,7 +91,7 @@ def eigh(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tensor, T
         w, V, told = kernel("eigh", A)(A, symmetrize, _tolerance(symmetrize, check))
         if settled_on_gpu(told, check):
             return w, V
-    H, finite = reference.read_hermitian(A, symmetrize, check, name)
+    H, finite = _read_hermitian(A, symmetrize, check, name)
     return reference.eigh(H, finite=finite)
 
 
@@ -113,7 +123,7 @@ def eigvalsh(A: Tensor, symmetrize: bool, check: bool, name: str) -> Tensor:
         w, told = kernel("eigvalsh", A)(A, symmetrize, _tolerance(symmetrize, check))
         if settled_on_gpu(told, check):
             return w
-    H, finite = reference.read_hermitian(A, symmetrize, check, name)
+    H, finite = _read_hermitian(A, symmetrize, check, name)
     return reference.eigvalsh(H, finite=finite)
 
 
@@ -185,6 +195,8 @@ def evaluate(w: Tensor, V: Tensor, p: Tensor | None, fn: ScalarFunction) -> Tens
         if f is None:
             f = native.Function(native.TABLE, fn.value(w, None if p is None else p[..., None]))
         return native.compose(w, V, f)
+    elif wide_takes(V, w, p):
+        return native.compose_wide(V, fn.value(w, None if p is None else p[..., None]))
     if triton_takes(V.shape[-1], gpu.LIMIT, V, w, p):
         f = native_function(fn, p)
         if f is None:
@@ -219,6 +231,11 @@ def frechet(w: Tensor, V: Tensor, E: Tensor, p: Tensor | None, fn: ScalarFunctio
             if f is None:
                 f = native.Function(native.TABLE, reference.kernel(w, p, fn))
             return native.frechet(w, V, E, f)
+        elif wide_takes(E, w, V, p):
+            f = native_function(fn, p)
+            if f is None:
+                f = native.Function(native.TABLE, reference.kernel(w, p, fn))
+            return native.frechet_wide(w, V, E, f)
         if triton_takes(V.shape[-1], gpu.LIMIT, V, w, E, p):
             V, w = V.expand(E.shape), w.expand(E.shape[:-1])
             p = None if p is None else p.expand(E.shape[:-2])
@@ -259,7 +276,7 @@ def cholesky(A: Tensor, symmetrize: bool, check: bool, name: str) -> tuple[Tenso
         # What is not positive definite is told by info.
         if settled_on_gpu(told, check, native.NOT_POSITIVE):
             return L, info
-    H, finite = reference.read_hermitian(A, symmetrize, check, name)
+    H, finite = _read_hermitian(A, symmetrize, check, name)
     return reference.cholesky(H, finite=finite)
 
 

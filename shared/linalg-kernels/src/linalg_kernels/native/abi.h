@@ -212,6 +212,21 @@ LK_API int32_t lk_karcher(int32_t dtype, int64_t batch, int32_t n, int64_t count
                           double step, void* M, int32_t* steps, double* residual,
                           int32_t threads);
 
+/* Matrices too large for blocks, one by one. H = (A + A^T)/2; says what is found in A:
+ * LK_NOT_FINITE, LK_ASYMMETRIC. */
+LK_API int32_t lk_wide_symmetric_part(int32_t dtype, int64_t batch, int32_t n, const void* A,
+                                      void* H, double tolerance, int32_t threads);
+
+/* F = V diag(d) V^T of d (batch, n); with `rows` the eigenvectors are the rows of V. */
+LK_API int32_t lk_wide_compose(int32_t dtype, int64_t batch, int32_t n, int32_t rows,
+                               const void* d, const void* V, void* F, int32_t threads);
+
+/* lk_frechet without packed eigensystems. */
+LK_API int32_t lk_wide_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t shared,
+                               int32_t rows, const void* w, const void* V, const void* E,
+                               int32_t kind, const void* table, double floor, void* D,
+                               int32_t threads);
+
 /* The inner products scores = <X_i, W_k> - minus_k, (batch, count), of matrices X (batch, n, n)
  * with those W whose n (n + 1)/2 numbers of the lower triangle, row by row, are w: symmetric, or
  * else with zeros above. minus (count) may be null. x: numbers of X that the adjoint needs, in

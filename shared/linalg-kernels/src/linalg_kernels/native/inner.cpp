@@ -2,14 +2,10 @@
 //
 // What is constant over a symmetric matrix and its transpose is summed first, which halves the
 // product of matrices that is left.
-#include <string.h>
-
-#include "run.hpp"
+#include "dense.hpp"
 
 namespace lk {
 namespace {
-
-int64_t rounded(int64_t n) { return (n + kRound - 1) / kRound * kRound; }
 
 template <class T>
 struct Products {

@@ -16,6 +16,7 @@
 #include "pencil.hpp"
 #include "spectral.hpp"
 #include "triangular.hpp"
+#include "wide.hpp"
 
 namespace lk {
 namespace LK_ISA {
@@ -88,6 +89,9 @@ constexpr TypedKernels typed_kernels() {
           karcher_blocks<T>,
           multiply_strips<T>,
           transpose_strips<T>,
+          mirror_strips<T>,
+          symmetric_part_strips<T>,
+          differences_strips<T>,
           invert_factor<T>,
           pack_strips<T>,
           unpack_strips<T>,

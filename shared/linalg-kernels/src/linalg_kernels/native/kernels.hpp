@@ -282,6 +282,33 @@ struct TransposeArgs {
   int64_t c_row;
 };
 
+// The lower triangle of C, n x n, becomes the upper one's transpose.
+struct MirrorArgs {
+  int32_t rows;
+  void* C;
+  int64_t c_row;
+};
+
+// H = (A + A^T)/2, n x n. For each strip of rows the largest |entry| and the largest difference
+// of one from its transpose, and a number that is 0 unless an entry is not finite.
+struct SymmetricPartArgs {
+  int32_t rows;
+  const void* A;
+  void* H;
+  int64_t h_row;
+  double* told;  // three a strip
+};
+
+// M <- K o M, K_ij = f[w_i, w_j], on the upper triangle. Rows of M hold whole registers, and so
+// does w. `table` of f is one exponent, or K.
+struct DifferencesArgs {
+  int32_t rows;
+  const void* w;
+  FunctionArgs f;
+  void* M;
+  int64_t m_row;
+};
+
 // T = -(S with half its diagonal)^-1 of the upper triangle of S, n x n in rows of `row`, whole
 // registers, with zeros below the diagonal. `scratch`: n * row numbers.
 struct InvertFactorArgs {
@@ -347,6 +374,9 @@ struct TypedKernels {
   Kernel<KarcherArgs> karcher;
   Kernel<MultiplyArgs> multiply;
   Kernel<TransposeArgs> transpose;
+  Kernel<MirrorArgs> mirror;
+  Kernel<SymmetricPartArgs> symmetric_part;
+  Kernel<DifferencesArgs> differences;
   Kernel<InvertFactorArgs> invert_factor;
   Kernel<PackArgs> pack;
   Kernel<UnpackArgs> unpack;

@@ -83,6 +83,7 @@ from linalg_kernels.backends.native.pairs import (
     pencil_vjp,
 )
 from linalg_kernels.backends.native.reflections import reflect, reflect_vjp
+from linalg_kernels.backends.native.wide import compose_wide, frechet_wide, symmetric_part
 
 __all__ = [
     "ABI_VERSION",
@@ -119,6 +120,7 @@ __all__ = [
     "cholesky_distance_vjp",
     "cholesky_vjp",
     "compose",
+    "compose_wide",
     "congruence",
     "congruence_packed",
     "congruence_trace",
@@ -129,6 +131,7 @@ __all__ = [
     "factor_trace",
     "frechet",
     "frechet_packed",
+    "frechet_wide",
     "from_chol_log",
     "from_chol_log_vjp",
     "info",
@@ -147,6 +150,7 @@ __all__ = [
     "spectral_of_congruence",
     "spectral_packed",
     "spectral_value",
+    "symmetric_part",
     "unpack",
     "use_isa",
     "why_unavailable",
