@@ -147,8 +147,9 @@ class Reflections : Dense<T> {
 
   // out = T right, or T^T right.
   void through(const T* factor, bool transposed, const T* right, T* out) {
-    multiply(k_, mp_, k_, transposed ? columns(factor, kp_, kLowerTriangle) : rows(factor, kp_, kUpperTriangle),
-             right, mp_, out, mp_, {});
+    const Left<T> left = transposed ? columns(factor, kp_, kLowerTriangle)
+                                    : rows(factor, kp_, kUpperTriangle);
+    multiply(k_, mp_, k_, left, right, mp_, out, mp_, {});
   }
 
   // The upper triangle of A B, of inner dimension `inner`, mirrored: N + N^T.
@@ -178,7 +179,7 @@ int32_t forward(int32_t dtype, int64_t batch, int64_t n, int64_t k, int64_t m, b
     T* s = at<T>(saved, b * kept);
     const bool done = m ? one.apply(v, at<T>(X, b * n * m), adjoint, at<T>(Y, b * n * m), s)
                         : one.product(v, at<T>(Y, b * n * n), s);
-    return done ? LK_OK : LK_NOT_POSITIVE;
+    return done ? 0 : LK_NOT_POSITIVE;
   });
 }
 

@@ -1,8 +1,6 @@
 // From eigensystems of large matrices back to matrices, one matrix at a time.
 #include "dense.hpp"
 
-#include <vector>
-
 namespace lk {
 namespace {
 
@@ -23,26 +21,28 @@ class Wide : Dense<T> {
       : Dense<T>(kernels, threads), n_(n), whole_(rounded(n)), ld_(staggered(n)) {}
   using Dense<T>::use;
 
-  size_t size() const { return 4 * n_ * ld_ + whole_ + 5 * kRound; }
+  // What each strip tells comes first, as double whatever T.
+  size_t size() const { return told_numbers() + 4 * n_ * ld_ + whole_ + 5 * kRound; }
 
   // H = (A + A^T)/2.
   int32_t symmetric_part(const T* A, T* H, int64_t h_row, double tolerance) {
-    const int64_t strips = (n_ + kStrip - 1) / kStrip;
-    std::vector<double> told(3 * strips);
-    over_strips(SymmetricPartArgs{(int32_t)n_, A, H, h_row, told.data()},
-                kernels_.symmetric_part);
+    double* told = reinterpret_cast<double*>(memory_);
+    over_strips(SymmetricPartArgs{(int32_t)n_, A, H, h_row, told}, kernels_.symmetric_part);
     double largest = 0, apart = 0, zero = 0;
-    for (int64_t s = 0; s < strips; ++s) {
+    for (int64_t s = 0; s < strips(); ++s) {
       if (told[3 * s] > largest) largest = told[3 * s];
       if (told[3 * s + 1] > apart) apart = told[3 * s + 1];
       zero += told[3 * s + 2];
     }
-    return (zero == 0 ? LK_OK : LK_NOT_FINITE) | (apart > tolerance * largest ? LK_ASYMMETRIC : 0);
+    int32_t found = LK_OK;
+    if (!(zero == 0)) found |= LK_NOT_FINITE;
+    if (apart > tolerance * largest) found |= LK_ASYMMETRIC;
+    return found;
   }
 
   // F = V diag(d) V^T
   void compose(const T* d, const T* V, bool as_rows, T* F) {
-    T* next = memory_;
+    T* next = memory_ + told_numbers();
     T* Z = take(next, n_ * ld_);
     T* U = take(next, n_ * ld_);
     eigenvectors(V, as_rows, Z, U);
@@ -54,7 +54,7 @@ class Wide : Dense<T> {
 
   // D = V (K o (V^T sym(E) V)) V^T
   void frechet(const T* w, const T* V, bool as_rows, const T* E, FunctionArgs f, T* D) {
-    T* next = memory_;
+    T* next = memory_ + told_numbers();
     T* Z = take(next, n_ * ld_);
     T* U = take(next, n_ * ld_);
     T* X = take(next, n_ * ld_);
@@ -76,6 +76,11 @@ class Wide : Dense<T> {
  private:
   const int64_t n_, whole_, ld_;
 
+  int64_t strips() const { return (n_ + kStrip - 1) / kStrip; }
+  int64_t told_numbers() const {
+    return rounded(3 * strips() * (int64_t)(sizeof(double) / sizeof(T)));
+  }
+
   // Z with the eigenvectors as rows; where they are columns of V, U holds V.
   void eigenvectors(const T* V, bool as_rows, T* Z, T* U) {
     pad(V, n_, n_, n_, ld_, as_rows ? Z : U, ld_);
@@ -85,7 +90,9 @@ class Wide : Dense<T> {
 
 template <class T, class F>
 int32_t over_batch(int32_t dtype, int64_t batch, int64_t n, int32_t threads, F f) {
-  const auto make = [=](const TypedKernels& kernels, int most) { return Wide<T>(kernels, n, most); };
+  const auto make = [=](const TypedKernels& kernels, int most) {
+    return Wide<T>(kernels, n, most);
+  };
   return each<T>(dtype, batch, threads, make, f);
 }
 

@@ -68,9 +68,9 @@ static void symmetric_part_strips(const SymmetricPartArgs& a, int64_t first, int
       for (int r = i; r < i + W && r < end; ++r)
         for (int c = j; c <= r; ++c) {
           const T x = A[(int64_t)r * n + c], y = A[(int64_t)c * n + r];
-          const T top = __builtin_fabs(x) > __builtin_fabs(y) ? __builtin_fabs(x) : __builtin_fabs(y);
-          const T gap = __builtin_fabs(x - y);
-          if (top > edge_size) edge_size = top;
+          const T size_x = x < 0 ? -x : x, size_y = y < 0 ? -y : y, gap = x < y ? y - x : x - y;
+          if (size_x > edge_size) edge_size = size_x;
+          if (size_y > edge_size) edge_size = size_y;
           if (gap > edge_apart) edge_apart = gap;
           edge_zero += x * 0 + y * 0;
           H[r * ld + c] = H[c * ld + r] = x * half + y * half;
