@@ -121,6 +121,7 @@ def test_nothing_is_a_sum_of_nothing_and_nan_stays_where_it_is(by):
     assert found.isnan().any(1).tolist() == [False, True, False]
 
 
+@pytest.mark.bad_input
 def test_bad_input_is_named():
     X, w, _, z = operands(3, 2, 4)
     with pytest.raises(

@@ -99,7 +99,7 @@ def tuned(generator: DCGAN, images: Tensor, net_state: dict[str, Tensor], trial:
         path_every=0,
         average_images=3000.0,
         flip=False,
-        falls_from=first + options["steps"] // 2,
+        falls_from=first + 3 * options["steps"] // 10,
         falls_to=steps,
         seed=trial.seed,
     )
@@ -184,11 +184,11 @@ experiment = Experiment(
         },
     ),
     full=Size(
-        seconds=1900,
+        seconds=800,
         seeds=(0,),
         parameters={
             "ranks": (10, 50, 100), "tuned": (10, 50), "codes": 24, "pairs": 96, "images": 384,
-            "steps": 900, "rate": 2e-4, "teacher_images": 8192,
+            "steps": 330, "rate": 2e-4, "teacher_images": 8192,
         },
     ),
     data=(FACES, EFFICIENTNET_LITE0),

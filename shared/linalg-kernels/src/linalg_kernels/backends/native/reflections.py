@@ -1,5 +1,6 @@
 """Products of Householder reflections."""
 
+import functools
 import math
 
 import torch
@@ -7,6 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linalg_kernels.backends.native import library
+
+
+@functools.cache
+def _saved(n: int, k: int, m: int) -> int:
+    """Numbers a matrix that the adjoint needs."""
+    return library.load().lk_reflect_saved(n, k, m)
 
 
 def reflect(
@@ -23,8 +30,7 @@ def reflect(
     V = V.contiguous()
     X = None if X is None else X.contiguous()
     Y = V.new_empty((*batch, n, m or n))
-    loaded = library.load()
-    saved = V.new_empty((*batch, loaded.lk_reflect_saved(n, k, m)))
+    saved = V.new_empty((*batch, _saved(n, k, m)))
     found = library.call(
         *("lk_reflect", V.dtype, math.prod(batch), n, k, m, adjoint, V.data_ptr()),
         *(library.address(X), Y.data_ptr(), saved.data_ptr()),
