@@ -61,7 +61,8 @@ def scores(
 
 
 def _flattened(F: Float[Tensor, "*batch n n"]) -> Float[Tensor, "b n n"]:
-    return F.reshape(-1, *F.shape[-2:])
+    # A view of the same shape would be one more step for autograd.
+    return F if F.ndim == 3 else F.reshape(-1, *F.shape[-2:])
 
 
 def pack_tangent(A: Float[Tensor, "c n n"], kind: Kind) -> Float[Tensor, "c m"]:
@@ -242,7 +243,7 @@ class RiemannianMLR(nn.Module):
             points = "location" in parameters
             X = form.place_of(self.location) if points else form.place(self.P)
             logits = form.scores(flattened, X, self.normal, self.memory)
-        return logits.view(*F.shape[:-2], self.classes)
+        return logits if F.ndim == 3 else logits.view(*F.shape[:-2], self.classes)
 
     def forward(self, S: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch c"]:
         """Logits. Raises ValueError or LinAlgError naming the element that is no point."""

@@ -13,7 +13,7 @@ struct Products {
   int64_t batch, n, count;
   int32_t symmetric;
   int64_t numbers = n * (n + 1) / 2, row = rounded(numbers), wide = rounded(count);
-  const T *X = nullptr, *minus = nullptr, *G = nullptr;
+  const T *X = nullptr, *less = nullptr, *G = nullptr;  // less: -minus
   const T* w = nullptr;   // padded rows of w; in forward their transpose
   T *x = nullptr, *scores = nullptr, *gX = nullptr, *gw = nullptr;
   std::atomic<bool> out_of_memory{false};
@@ -41,13 +41,12 @@ struct Products {
     multiply.b_row = wide;
     multiply.C = scores;
     multiply.c_row = count;
+    // One row for all of them.
+    multiply.add = less;
+    multiply.add_row = 0;
     for (int64_t s = first; s < last; ++s) {
       kernels.pack(pack, s, s + 1, nullptr);
       kernels.multiply(multiply, s, s + 1, nullptr);
-      if (!minus) continue;
-      const int64_t end = (s + 1) * kStrip < batch ? (s + 1) * kStrip : batch;
-      for (int64_t b = s * kStrip; b < end; ++b)
-        for (int64_t k = 0; k < count; ++k) scores[b * count + k] -= minus[k];
     }
   }
 
@@ -73,7 +72,13 @@ struct Products {
 
   void sum(T* gminus) const {
     for (int64_t k = 0; k < count; ++k) gminus[k] = 0;
-    for (int64_t b = 0; b < batch; ++b)
+    int64_t b = 0;
+    for (; b + 4 <= batch; b += 4) {
+      const T* g = G + b * count;
+      for (int64_t k = 0; k < count; ++k)
+        gminus[k] -= (g[k] + g[k + count]) + (g[k + 2 * count] + g[k + 3 * count]);
+    }
+    for (; b < batch; ++b)
       for (int64_t k = 0; k < count; ++k) gminus[k] -= G[b * count + k];
   }
 
@@ -102,17 +107,19 @@ int32_t forward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t 
   Products<T> p{table->typed[dtype], batch, n, count, symmetric};
   T* padded;
   try {
-    padded = static_cast<T*>(scratch((count * p.row + p.numbers * p.wide) * sizeof(T)));
+    padded = static_cast<T*>(scratch((count * p.row + p.numbers * p.wide + count) * sizeof(T)));
   } catch (const std::bad_alloc&) {
     return LK_ERROR_MEMORY;
   }
-  T* turned = padded + count * p.row;
+  T *turned = padded + count * p.row, *less = turned + p.numbers * p.wide;
+  if (minus)
+    for (int64_t k = 0; k < count; ++k) less[k] = -static_cast<const T*>(minus)[k];
   p.pad(static_cast<const T*>(w), padded);
   const TransposeArgs transpose{count, (int32_t)p.numbers, padded, p.row, turned, p.wide};
   p.kernels.transpose(transpose, 0, p.strips(count), nullptr);
   p.w = turned;
   p.X = static_cast<const T*>(X);
-  p.minus = static_cast<const T*>(minus);
+  p.less = minus ? less : nullptr;
   p.x = static_cast<T*>(x);
   p.scores = static_cast<T*>(scores);
   parallel_for(threads, p.strips(batch), [](void* self, int64_t first, int64_t last) {
