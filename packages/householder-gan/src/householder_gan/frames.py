@@ -27,6 +27,7 @@ def frame(
     """
     n, r = reflectors.shape[-2], signs.shape[-1]
     eye = torch.eye(n, r, dtype=reflectors.dtype, device=reflectors.device)
+    eye = eye.expand(*reflectors.shape[:-2], n, r)
     return householder_apply(reflectors, eye, check=False) * signs[..., None, :]
 
 

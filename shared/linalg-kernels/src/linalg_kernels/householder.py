@@ -82,9 +82,9 @@ def _composed_apply(V: Tensor, X: Tensor, adjoint: bool) -> Tensor:
 
 
 def _in_one_block(V: Tensor) -> bool:
-    """Whether plain eager autograd takes V: not a stand-in of a transform, nor too many columns."""
+    """Whether the roads of plain eager autograd take V: no transform, nor too many columns."""
     n, k = V.shape[-2:]
-    return k <= max(_BLOCK, n) and V.numel() > 0 and not transformed() and plain.is_plain(V)
+    return k <= max(_BLOCK, n) and V.numel() > 0 and not transformed()
 
 
 # --- plain eager autograd, in the native library --------------------------------------------
@@ -117,9 +117,7 @@ class _Natively(EagerRule):
 
 def _natively(V: Tensor, X: Tensor | None = None, adjoint: bool = False) -> Tensor | None:
     """Q X, Q^T X or Q of the native library, or None where it does not take V or X."""
-    if choice.chosen.get() == "torch" or not _in_one_block(V) or not native.available():
-        return None
-    if X is not None and (X.numel() == 0 or not plain.is_plain(X)):
+    if not _in_one_block(V) or not choice.library_takes(V, X):
         return None
     if not differentiated(V, X):
         found = native.reflect(V, X, adjoint)
@@ -138,10 +136,10 @@ _SHORT, _LONG = 1e-16, 1e16
 def _inverse_of_factor(V: Tensor) -> Tensor | None:
     """T^-1 = striu(V^T V) + diag(V^T V)/2; None if V wants another road.
 
-    That is what `_in_one_block` does not take, and columns that are 0 or not finite or that are
-    long or short.
+    That is what `_in_one_block` does not take, another device, and columns that are 0 or not finite
+    or that are long or short.
     """
-    if not _in_one_block(V):
+    if not (_in_one_block(V) and plain.is_plain(V)):
         return None
     gram = V.mT @ V
     squares = gram.diagonal(dim1=-2, dim2=-1)
@@ -328,11 +326,12 @@ def householder_apply(
         wide = V.expand(*batch, *V.shape[-2:]), X.expand(*batch, *X.shape[-2:])
         if (Y := _by_kernel(*wide, adjoint)) is not None:
             return restore(Y, dtype)
-    if (Y := _natively(V.expand(*batch, -1, -1), X.expand(*batch, -1, -1), adjoint)) is not None:
-        return restore(Y, dtype)
     S = None
-    if V.shape[:-2] == X.shape[:-2] and plain.is_plain(X):
-        S = _inverse_of_factor(V.detach())
+    # Others broadcast: one V is not factored for every X.
+    if V.shape[:-2] == X.shape[:-2]:
+        if X.numel() and (Y := _natively(V, X, adjoint)) is not None:
+            return restore(Y, dtype)
+        S = _inverse_of_factor(V.detach()) if plain.is_plain(X) else None
     if S is None:
         X = _composed_apply(_read(V, "V", check), X, adjoint)
         return restore(X.expand(*batch, *X.shape[-2:]), dtype)

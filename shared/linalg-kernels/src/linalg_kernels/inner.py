@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from linalg_kernels import errors
-from linalg_kernels.backends import choice, native, plain
+from linalg_kernels.backends import choice, native
+from linalg_kernels.backends.plain import NATIVE_LIMIT
 from linalg_kernels.cholesky import from_chol_log
 from linalg_kernels.packed import (
     multiplicities,
@@ -89,12 +90,6 @@ class _ProductsAt(EagerRule):
         return gX, gw, of_z * g[:, None] if to_z else None
 
 
-def _natively(X: Tensor, *tensors: Tensor | None) -> bool:
-    if transformed() or choice.chosen.get() in ("torch", "triton") or not plain.is_plain(X):
-        return False
-    return X.numel() > 0 and plain.are_plain(tensors, X.dtype) and native.available()
-
-
 def _check(X: Tensor, w: Tensor) -> None:
     errors.require_float(X, "X")
     n = X.shape[-1]
@@ -118,7 +113,7 @@ def inner_products(
     w_k, row by row, m = n (n + 1)/2. Values are not looked at.
     """
     _check(X, w)
-    if len(w) == 0 or not _natively(X, w, minus):
+    if len(w) == 0 or transformed() or not choice.library_takes(X, w, minus):
         return _compose_products(X, w, minus, lower)
     if differentiated(X, w, minus):
         return _Products.apply(X, w, minus, lower)
@@ -136,9 +131,10 @@ def inner_products_at(
     _check(X, w)
     if z.shape != w.shape:
         raise ValueError(f"z must be {tuple(w.shape)} as w, got {tuple(z.shape)}")
-    if len(w) == 0 or X.shape[-1] > plain.NATIVE_LIMIT or not _natively(X, w, z):
+    n = X.shape[-1]
+    if len(w) == 0 or n > NATIVE_LIMIT or transformed() or not choice.library_takes(X, w, z):
         return _compose_at(X, w, z)
     if differentiated(X, w, z):
         return _ProductsAt.apply(X, w, z)
-    value = native.factor_trace(z, w, X.shape[-1], derivatives=False)[0]
+    value = native.factor_trace(z, w, n, derivatives=False)[0]
     return native.inner_products(X, w, value)[0]

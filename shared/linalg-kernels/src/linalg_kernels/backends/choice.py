@@ -155,17 +155,21 @@ def native_takes(least: tuple[int, ...], A: Tensor, *others: Tensor | None) -> b
     return are_plain((A, *others), dtype) and native.available()
 
 
+def library_takes(A: Tensor, *others: Tensor | None) -> bool:
+    """Whether the library may be given A, which is not empty, and others of its dtype."""
+    if chosen.get() in ("torch", "triton") or A.numel() == 0 or A.dtype not in native.DTYPES:
+        return False
+    return are_plain((A, *others), A.dtype) and native.available()
+
+
 def wide_takes(A: Tensor, *others: Tensor | None) -> bool:
     """Whether the library does what lies around an eigensystem of A that it leaves to LAPACK.
 
     That is one too large for its blocks, or of too few matrices to fill them.
     """
-    if torch.compiler.is_compiling() or chosen.get() in ("torch", "triton"):
+    if torch.compiler.is_compiling() or not 1 < A.shape[-1] <= WIDE_LIMIT:
         return False
-    if not 1 < A.shape[-1] <= WIDE_LIMIT or A.numel() == 0:
-        return False
-    dtype = A.dtype
-    return dtype in native.DTYPES and are_plain((A, *others), dtype) and native.available()
+    return library_takes(A, *others)
 
 
 def native_goes_on(G: Tensor) -> bool:

@@ -38,6 +38,38 @@ Left<T> columns(const T* p, int64_t ld, int32_t triangle = kNoTriangle) {
   return {p, 1, ld, triangle};
 }
 
+// Rows of `width` numbers, `from_row` apart, with zeros up to `whole`.
+template <class T>
+void pad(const T* from, int64_t from_row, int64_t count, int64_t width, int64_t whole, T* to,
+         int64_t to_row) {
+  for (int64_t i = 0; i < count; ++i) {
+    memcpy(to + i * to_row, from + i * from_row, width * sizeof(T));
+    memset(to + i * to_row + width, 0, (whole - width) * sizeof(T));
+  }
+}
+
+// Memory for one call: the thread's own where it is small, which is kept, else as long as needed.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : large_(bytes > kKept) {
+    p_ = large_ ? ::operator new(bytes, std::align_val_t(64)) : scratch(bytes);
+  }
+  ~Memory() {
+    if (large_) ::operator delete(p_, std::align_val_t(64));
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(p_);
+  }
+
+ private:
+  static constexpr size_t kKept = 16 << 20;
+  bool large_;
+  void* p_;
+};
+
 // What a job on one matrix is made of. Each step is cut into strips of rows for the threads.
 template <class T>
 class Dense {
@@ -78,15 +110,6 @@ class Dense {
     T* p = next;
     next += rounded(count);
     return p;
-  }
-
-  // Rows of `width` numbers, `from_row` apart, with zeros up to `whole`.
-  static void pad(const T* from, int64_t from_row, int64_t count, int64_t width, int64_t whole,
-                  T* to, int64_t to_row) {
-    for (int64_t i = 0; i < count; ++i) {
-      memcpy(to + i * to_row, from + i * from_row, width * sizeof(T));
-      memset(to + i * to_row + width, 0, (whole - width) * sizeof(T));
-    }
   }
 
   template <class Args>
@@ -138,12 +161,12 @@ int32_t each(int32_t dtype, int64_t batch, int threads, Make make, F f) {
     Work& w = *static_cast<Work*>(self);
     auto one = w.job;
     try {
-      one.use(static_cast<T*>(scratch(one.size() * sizeof(T))));
+      const Memory memory(one.size() * sizeof(T));
+      one.use(memory.as<T>());
+      for (int64_t b = first; b < last; ++b) w.found |= w.f(one, b);
     } catch (const std::bad_alloc&) {
       w.out_of_memory = 1;
-      return;
     }
-    for (int64_t b = first; b < last; ++b) w.found |= w.f(one, b);
   };
   if (many)
     parallel_for(threads, batch, range, &work);

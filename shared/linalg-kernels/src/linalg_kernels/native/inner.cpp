@@ -20,14 +20,6 @@ struct Products {
 
   int64_t strips(int64_t rows) const { return (rows + kStrip - 1) / kStrip; }
 
-  // Rows of whole registers, as `count` rows of `numbers` lie.
-  void pad(const T* from, T* to) const {
-    for (int64_t k = 0; k < count; ++k) {
-      memcpy(to + k * row, from + k * numbers, numbers * sizeof(T));
-      memset(to + k * row + numbers, 0, (row - numbers) * sizeof(T));
-    }
-  }
-
   void forward(int64_t first, int64_t last) {
     const PackArgs pack{(int32_t)batch, (int32_t)n, symmetric, X, x, row};
     MultiplyArgs multiply{};
@@ -105,16 +97,12 @@ int32_t forward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t 
   const Kernels* table = in_use();
   if (table == nullptr) return LK_ERROR_ISA;
   Products<T> p{table->typed[dtype], batch, n, count, symmetric};
-  T* padded;
-  try {
-    padded = static_cast<T*>(scratch((count * p.row + p.numbers * p.wide + count) * sizeof(T)));
-  } catch (const std::bad_alloc&) {
-    return LK_ERROR_MEMORY;
-  }
+  const Memory memory((count * p.row + p.numbers * p.wide + count) * sizeof(T));
+  T* padded = memory.as<T>();
   T *turned = padded + count * p.row, *less = turned + p.numbers * p.wide;
   if (minus)
     for (int64_t k = 0; k < count; ++k) less[k] = -static_cast<const T*>(minus)[k];
-  p.pad(static_cast<const T*>(w), padded);
+  pad(static_cast<const T*>(w), p.numbers, count, p.numbers, p.row, padded, p.row);
   const TransposeArgs transpose{count, (int32_t)p.numbers, padded, p.row, turned, p.wide};
   p.kernels.transpose(transpose, 0, p.strips(count), nullptr);
   p.w = turned;
@@ -145,11 +133,11 @@ int32_t backward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t
       static_cast<Products<T>*>(self)->to_numbers(first, last);
     }, &p);
   if (!gX) return LK_OK;
-  // Not scratch memory, which a strip may take anew.
-  T* padded = static_cast<T*>(::operator new(count * p.row * sizeof(T), std::align_val_t(64),
-                                             std::nothrow));
-  if (padded == nullptr) return LK_ERROR_MEMORY;
-  p.pad(static_cast<const T*>(w), padded);
+  // Behind the strip that the calling thread takes of its own memory, too.
+  const int64_t strip = kStrip * p.row;
+  const Memory memory((strip + count * p.row) * sizeof(T));
+  T* padded = memory.as<T>() + strip;
+  pad(static_cast<const T*>(w), p.numbers, count, p.numbers, p.row, padded, p.row);
   p.w = padded;
   parallel_for(threads, p.strips(batch), [](void* self, int64_t first, int64_t last) {
     Products<T>& p = *static_cast<Products<T>*>(self);
@@ -159,7 +147,6 @@ int32_t backward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t
       p.out_of_memory = true;
     }
   }, &p);
-  ::operator delete(padded, std::align_val_t(64));
   return p.out_of_memory ? LK_ERROR_MEMORY : LK_OK;
 }
 
@@ -178,7 +165,11 @@ int32_t lk_inner_products(int32_t dtype, int64_t batch, int32_t n, int32_t count
                           void* scores, void* x, int32_t threads) {
   if (!fits(dtype, batch, n, count)) return LK_ERROR_ARGUMENT;
   const auto of = dtype == LK_FLOAT32 ? forward<float> : forward<double>;
-  return of(dtype, batch, n, count, symmetric, X, w, minus, scores, x, threads);
+  try {
+    return of(dtype, batch, n, count, symmetric, X, w, minus, scores, x, threads);
+  } catch (const std::bad_alloc&) {
+    return LK_ERROR_MEMORY;
+  }
 }
 
 int32_t lk_inner_products_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t count,
@@ -186,5 +177,9 @@ int32_t lk_inner_products_adjoint(int32_t dtype, int64_t batch, int32_t n, int32
                                   void* gX, void* gw, void* gminus, int32_t threads) {
   if (!fits(dtype, batch, n, count)) return LK_ERROR_ARGUMENT;
   const auto of = dtype == LK_FLOAT32 ? backward<float> : backward<double>;
-  return of(dtype, batch, n, count, symmetric, x, w, G, gX, gw, gminus, threads);
+  try {
+    return of(dtype, batch, n, count, symmetric, x, w, G, gX, gw, gminus, threads);
+  } catch (const std::bad_alloc&) {
+    return LK_ERROR_MEMORY;
+  }
 }

@@ -126,7 +126,7 @@ class Reflections : Dense<T> {
     const int64_t row = rounded(width);
     if (row == width) return A;
     T* copy = take(next, n_ * row);
-    Dense<T>::pad(A, width, n_, width, row, copy, row);
+    pad(A, width, n_, width, row, copy, row);
     return copy;
   }
 

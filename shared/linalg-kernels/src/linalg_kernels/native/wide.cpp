@@ -9,7 +9,6 @@ class Wide : Dense<T> {
   using Dense<T>::kernels_;
   using Dense<T>::memory_;
   using Dense<T>::take;
-  using Dense<T>::pad;
   using Dense<T>::upper_triangle;
   using Dense<T>::over_strips;
   using Dense<T>::multiply;
