@@ -81,6 +81,15 @@ def test_what_is_found(dtype):
             assert native.symmetric_part(B, 0.02)[1] & native.NOT_FINITE
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_symmetric_part_of_a_symmetric_matrix_is_itself(dtype):
+    info = torch.finfo(dtype)
+    for scale in (info.smallest_normal * info.eps, info.max / 16):
+        A = (random(50, 50, dtype=dtype).clamp(-3, 3) * 3).round() * scale
+        A = A.tril() + A.tril(-1).mT
+        assert torch.equal(native.symmetric_part(A, 0.0)[0], A)
+
+
 def test_threads_change_no_bit():
     A, E = random_spd(3, 100), random(3, 100, 100, seed=1)
     w, V = torch.linalg.eigh(A)

@@ -59,7 +59,7 @@ static void symmetric_part_strips(const SymmetricPartArgs& a, int64_t first, int
             apart = max(abs(x - turned[l]), apart);
             zero = fma(x, V{}, zero);
             zero = fma(turned[l], V{}, zero);
-            mean[l] = x * half + turned[l] * half;
+            mean[l] = fma(turned[l] - x, set(half), x);  // x itself where both are equal
             store(H + (i + l) * ld + j, mean[l]);
           }
           transpose<T>(mean);
@@ -73,7 +73,7 @@ static void symmetric_part_strips(const SymmetricPartArgs& a, int64_t first, int
           if (size_y > edge_size) edge_size = size_y;
           if (gap > edge_apart) edge_apart = gap;
           edge_zero += x * 0 + y * 0;
-          H[r * ld + c] = H[c * ld + r] = x * half + y * half;
+          H[r * ld + c] = H[c * ld + r] = x + (y - x) * half;
         }
     }
     for (int l = 0; l < W; ++l) {
