@@ -140,7 +140,9 @@ def test_instruction_sets_agree_and_threads_change_no_bit(dtype):
 
     def everything():
         scores, x = native.inner_products(X, w, minus)
-        found = [scores, *native.inner_products_vjp(x, w, G, 9), *native.factor_trace(z, w, 9)]
+        at, kept = native.inner_products_at(X, w, z)
+        found = [scores, *native.inner_products_vjp(x, w, G, 9)]
+        found += [at, *native.inner_products_at_vjp(kept, w, G, 9)]
         return [T for T in found if T is not None]
 
     first = everything()

@@ -71,23 +71,16 @@ class _ProductsAt(EagerRule):
 
     @staticmethod
     def forward(ctx, X, w, z):
-        value, of_z, of_w = native.factor_trace(z, w, X.shape[-1])
-        scores, x = native.inner_products(X, w, value)
-        ctx.save_for_backward(X, w, z, x, of_z, of_w)
+        scores, kept = native.inner_products_at(X, w, z)
+        ctx.save_for_backward(X, w, z, kept)
         return scores
 
     @staticmethod
     def backward(ctx, G):
-        X, w, z, x, of_z, of_w = ctx.saved_tensors
-        if not choice.native_goes_on(G):
-            return torch.func.vjp(_compose_at, X, w, z)[1](G)
-        to_X, to_w, to_z = ctx.needs_input_grad
-        n = X.shape[-1]
-        gX, gw, g = native.inner_products_vjp(x, w, G, n, False, (to_X, to_w, True))
-        assert g is not None
-        if gw is not None:
-            gw.addcmul_(of_w, g[:, None])
-        return gX, gw, of_z * g[:, None] if to_z else None
+        X, w, z, kept = ctx.saved_tensors
+        if choice.native_goes_on(G):
+            return native.inner_products_at_vjp(kept, w, G, X.shape[-1], ctx.needs_input_grad)
+        return torch.func.vjp(_compose_at, X, w, z)[1](G)
 
 
 def _check(X: Tensor, w: Tensor) -> None:
@@ -136,5 +129,4 @@ def inner_products_at(
         return _compose_at(X, w, z)
     if differentiated(X, w, z):
         return _ProductsAt.apply(X, w, z)
-    value = native.factor_trace(z, w, n, derivatives=False)[0]
-    return native.inner_products(X, w, value)[0]
+    return native.inner_products_at(X, w, z, derivatives=False)[0]

@@ -21,7 +21,7 @@
 #endif
 
 /* Changes whenever a signature or the meaning of an argument does. */
-#define LK_ABI_VERSION 10
+#define LK_ABI_VERSION 11
 
 enum { LK_FLOAT32 = 0, LK_FLOAT64 = 1 };
 enum { LK_OK = 0, LK_ERROR_ARGUMENT = -1, LK_ERROR_MEMORY = -2, LK_ERROR_ISA = -3 };
@@ -230,22 +230,22 @@ LK_API int32_t lk_wide_frechet(int32_t dtype, int64_t batch, int32_t n, int32_t 
 /* The inner products scores = <X_i, W_k> - minus_k, (batch, count), of matrices X (batch, n, n)
  * with those W whose n (n + 1)/2 numbers of the lower triangle, row by row, are w: symmetric, or
  * else with zeros above. minus (count) may be null. x: numbers of X that the adjoint needs, in
- * `batch` rows of n (n + 1)/2 rounded up to 16. */
+ * `batch` rows of n (n + 1)/2 rounded up to 16.
+ *
+ * With z, symmetric W and no minus, minus_k = tr(W L L^T), L being lower triangular, of the numbers
+ * z_k but for exp on its diagonal; of_z and of_w: its derivatives (count, n (n + 1)/2), or null. */
 LK_API int32_t lk_inner_products(int32_t dtype, int64_t batch, int32_t n, int32_t count,
                                  int32_t symmetric, const void* X, const void* w,
-                                 const void* minus, void* scores, void* x, int32_t threads);
+                                 const void* minus, const void* z, void* scores, void* x,
+                                 void* of_z, void* of_w, int32_t threads);
 
-/* Its adjoint, for a loss with gradient G in the scores. gX, gw and gminus may be null. */
+/* Its adjoint, for a loss with gradient G in the scores; each gradient may be null. of_z and of_w
+ * as above, of_w null where there was no z. */
 LK_API int32_t lk_inner_products_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t count,
                                          int32_t symmetric, const void* x, const void* w,
-                                         const void* G, void* gX, void* gw, void* gminus,
+                                         const void* of_z, const void* of_w, const void* G,
+                                         void* gX, void* gw, void* gminus, void* gz,
                                          int32_t threads);
-
-/* value = tr(W L L^T) (batch), W symmetric and L lower triangular but for exp on its diagonal, of
- * n (n + 1)/2 numbers w and z each, as above. of_z, of_w: the derivatives of `value`, or null. */
-LK_API int32_t lk_factor_trace(int32_t dtype, int64_t batch, int32_t n, const void* z,
-                               const void* w, void* value, void* of_z, void* of_w,
-                               int32_t threads);
 
 /* Products of k reflections H_i = I - 2 v_i v_i^T / |v_i|^2, the v_i being the columns of V
  * (batch, n, k): Y = Q X of X (batch, n, m) with Q = H_1 ... H_k, or Q^T X with `adjoint`; with

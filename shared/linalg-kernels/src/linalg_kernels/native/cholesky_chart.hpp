@@ -114,7 +114,7 @@ static void from_log_blocks(const FromLogArgs& a, int64_t first, int64_t last, v
     Lanes<T> lanes(block, a.batch);
     load_square<T>(a.X, nn, n, lanes, L);
     exp_diagonal<T>(L, n);
-    product<T>(A, n, {L, 1, ld}, {L, 1, ld}, true);
+    product<T, kBehind>(A, n, {L, 1, ld}, {L, 1, ld}, true);
     mirror<T>(A, n);
     store_square<T>(a.A, n, lanes, A);
   }
@@ -140,7 +140,7 @@ static void from_log_adjoint_blocks(const FromLogAdjointArgs& a, int64_t first, 
         G[i * ld + j] = x;
         G[j * ld + i] = x;
       }
-    product<T>(X, n, {G, ld, 1}, {L, ld, 1}, true);
+    product<T, kBefore>(X, n, {G, ld, 1}, {L, ld, 1}, true);
     for (int i = 0; i < n; ++i) X[i * ld + i] *= L[i * ld + i];
     clear_upper<T>(X, n);
     store_square<T>(a.gX, n, lanes, X);

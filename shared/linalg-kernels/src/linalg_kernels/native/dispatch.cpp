@@ -197,12 +197,6 @@ int32_t lk_from_log_adjoint(int32_t dtype, int64_t batch, int32_t n, const void*
   return run(dtype, args, &TypedKernels::from_log_adjoint, threads);
 }
 
-int32_t lk_factor_trace(int32_t dtype, int64_t batch, int32_t n, const void* z, const void* w,
-                        void* value, void* of_z, void* of_w, int32_t threads) {
-  FactorTraceArgs args{batch, n, z, w, value, of_z, of_w};
-  return run(dtype, args, &TypedKernels::factor_trace, threads);
-}
-
 int32_t lk_cholesky_distance(int32_t dtype, int64_t batch, int32_t n, const void* P,
                              const void* Q, double a, const void* weight, void* value, void* L,
                              void* K, double tolerance, int32_t threads) {

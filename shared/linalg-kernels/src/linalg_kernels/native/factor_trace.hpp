@@ -33,7 +33,7 @@ static void factor_trace_blocks(const FactorTraceArgs& a, int64_t first, int64_t
     e = 0;
     for (int i = 0; i < n; ++i)
       for (int j = 0; j <= i; ++j) W[i * ld + j] = W[j * ld + i] = numbers[e++];
-    product<T, true>(M, n, {W, ld, 1}, {L, ld, 1}, true);
+    product<T, kBefore>(M, n, {W, ld, 1}, {L, ld, 1}, true);
     V sum = V{};
     e = 0;
     for (int i = 0; i < n; ++i) {
@@ -46,7 +46,7 @@ static void factor_trace_blocks(const FactorTraceArgs& a, int64_t first, int64_t
     store_lanes<T>(static_cast<T*>(a.value), lanes, sum);
     if (a.of_z) store_row<T>(a.of_z, count, lanes, numbers);
     if (!a.of_w) continue;
-    product<T>(M, n, {L, 1, ld}, {L, 1, ld}, true);
+    product<T, kBehind>(M, n, {L, 1, ld}, {L, 1, ld}, true);
     e = 0;
     for (int i = 0; i < n; ++i) {
       for (int j = 0; j < i; ++j) numbers[e++] = M[i * ld + j] + M[i * ld + j];

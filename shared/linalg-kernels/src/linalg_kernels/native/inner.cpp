@@ -1,7 +1,8 @@
 // Inner products of many matrices with many others, whose lower triangles are given as numbers.
 //
 // What is constant over a symmetric matrix and its transpose is summed first, which halves the
-// product of matrices that is left.
+// product of matrices that is left. Points in the place of numbers to subtract are done in the
+// same call: they are few, and calls from outside cost more than they do.
 #include "dense.hpp"
 
 namespace lk {
@@ -90,18 +91,34 @@ struct Products {
   }
 };
 
+// What is given and wanted beside X, w and their products.
+struct Points {
+  const void *minus, *z;
+  void *of_z, *of_w;
+};
+
 template <class T>
 int32_t forward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t symmetric,
-                const void* X, const void* w, const void* minus, void* scores, void* x,
+                const void* X, const void* w, const Points& points, void* scores, void* x,
                 int32_t threads) {
   const Kernels* table = in_use();
   if (table == nullptr) return LK_ERROR_ISA;
+  if (batch == 0) return LK_OK;
+  const T* minus = static_cast<const T*>(points.minus);
+  if (points.z) {
+    // Before memory is taken, for which the kernel asks, too. The first row of scores holds the
+    // traces until they are copied.
+    const FactorTraceArgs args{count, n, points.z, w, scores, points.of_z, points.of_w};
+    const int32_t status = run(table, dtype, args, &TypedKernels::factor_trace, threads);
+    if (status < 0) return status;
+    minus = static_cast<const T*>(scores);
+  }
   Products<T> p{table->typed[dtype], batch, n, count, symmetric};
   const Memory memory((count * p.row + p.numbers * p.wide + count) * sizeof(T));
   T* padded = memory.as<T>();
   T *turned = padded + count * p.row, *less = turned + p.numbers * p.wide;
   if (minus)
-    for (int64_t k = 0; k < count; ++k) less[k] = -static_cast<const T*>(minus)[k];
+    for (int64_t k = 0; k < count; ++k) less[k] = -minus[k];
   pad(static_cast<const T*>(w), p.numbers, count, p.numbers, p.row, padded, p.row);
   const TransposeArgs transpose{count, (int32_t)p.numbers, padded, p.row, turned, p.wide};
   p.kernels.transpose(transpose, 0, p.strips(count), nullptr);
@@ -116,27 +133,42 @@ int32_t forward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t 
   return LK_OK;
 }
 
+// Where gradients go; null where not wanted.
+struct Gradients {
+  void *X, *w, *minus, *z;
+};
+
 template <class T>
 int32_t backward(int32_t dtype, int64_t batch, int32_t n, int32_t count, int32_t symmetric,
-                 const void* x, const void* w, const void* G, void* gX, void* gw,
-                 void* gminus, int32_t threads) {
+                 const void* x, const void* w, const Points& points, const void* G,
+                 const Gradients& to, int32_t threads) {
   const Kernels* table = in_use();
   if (table == nullptr) return LK_ERROR_ISA;
   Products<T> p{table->typed[dtype], batch, n, count, symmetric};
   p.x = static_cast<T*>(const_cast<void*>(x));
   p.G = static_cast<const T*>(G);
-  p.gX = static_cast<T*>(gX);
-  p.gw = static_cast<T*>(gw);
-  if (gminus) p.sum(static_cast<T*>(gminus));
-  if (gw)
+  p.gX = static_cast<T*>(to.X);
+  p.gw = static_cast<T*>(to.w);
+  if (p.gw)
     parallel_for(threads, p.strips(count), [](void* self, int64_t first, int64_t last) {
       static_cast<Products<T>*>(self)->to_numbers(first, last);
     }, &p);
-  if (!gX) return LK_OK;
   // Behind the strip that the calling thread takes of its own memory, too.
   const int64_t strip = kStrip * p.row;
-  const Memory memory((strip + count * p.row) * sizeof(T));
-  T* padded = memory.as<T>() + strip;
+  const Memory memory((strip + count * (p.row + 1)) * sizeof(T));
+  T *padded = memory.as<T>() + strip, *sums = padded + count * p.row;
+  if (to.minus || to.z || (p.gw && points.of_w)) {
+    T* minus = to.minus ? static_cast<T*>(to.minus) : sums;
+    p.sum(minus);
+    const auto through = [&](const void* derivatives, T* g, bool on_top) {
+      const T* d = static_cast<const T*>(derivatives);
+      for (int64_t k = 0; k < count; ++k, d += p.numbers, g += p.numbers)
+        for (int64_t e = 0; e < p.numbers; ++e) g[e] = d[e] * minus[k] + (on_top ? g[e] : T(0));
+    };
+    if (to.z) through(points.of_z, static_cast<T*>(to.z), false);
+    if (p.gw && points.of_w) through(points.of_w, p.gw, true);
+  }
+  if (!p.gX) return LK_OK;
   pad(static_cast<const T*>(w), p.numbers, count, p.numbers, p.row, padded, p.row);
   p.w = padded;
   parallel_for(threads, p.strips(batch), [](void* self, int64_t first, int64_t last) {
@@ -162,23 +194,27 @@ using namespace lk;
 
 int32_t lk_inner_products(int32_t dtype, int64_t batch, int32_t n, int32_t count,
                           int32_t symmetric, const void* X, const void* w, const void* minus,
-                          void* scores, void* x, int32_t threads) {
-  if (!fits(dtype, batch, n, count)) return LK_ERROR_ARGUMENT;
+                          const void* z, void* scores, void* x, void* of_z, void* of_w,
+                          int32_t threads) {
+  if (!fits(dtype, batch, n, count) || (z && (minus || !symmetric))) return LK_ERROR_ARGUMENT;
   const auto of = dtype == LK_FLOAT32 ? forward<float> : forward<double>;
   try {
-    return of(dtype, batch, n, count, symmetric, X, w, minus, scores, x, threads);
+    return of(dtype, batch, n, count, symmetric, X, w, {minus, z, of_z, of_w}, scores, x,
+              threads);
   } catch (const std::bad_alloc&) {
     return LK_ERROR_MEMORY;
   }
 }
 
 int32_t lk_inner_products_adjoint(int32_t dtype, int64_t batch, int32_t n, int32_t count,
-                                  int32_t symmetric, const void* x, const void* w, const void* G,
-                                  void* gX, void* gw, void* gminus, int32_t threads) {
-  if (!fits(dtype, batch, n, count)) return LK_ERROR_ARGUMENT;
+                                  int32_t symmetric, const void* x, const void* w,
+                                  const void* of_z, const void* of_w, const void* G, void* gX,
+                                  void* gw, void* gminus, void* gz, int32_t threads) {
+  if (!fits(dtype, batch, n, count) || (gz && !of_z)) return LK_ERROR_ARGUMENT;
   const auto of = dtype == LK_FLOAT32 ? backward<float> : backward<double>;
+  const Points points{nullptr, nullptr, const_cast<void*>(of_z), const_cast<void*>(of_w)};
   try {
-    return of(dtype, batch, n, count, symmetric, x, w, G, gX, gw, gminus, threads);
+    return of(dtype, batch, n, count, symmetric, x, w, points, G, {gX, gw, gminus, gz}, threads);
   } catch (const std::bad_alloc&) {
     return LK_ERROR_MEMORY;
   }

@@ -35,17 +35,20 @@ static void product_tile(Vec<T>* C, int ld, int K, const Vec<T>* A, int a_row, i
     for (int b = 0; b < NR; ++b) C[a * ld + b] = acc[a][b];
 }
 
+// Where the second operand is 0: nowhere, B(k, j) for k < j, or for k > j.
+enum Zeros { kNone, kBefore, kBehind };
+
 // C(i, j) = sum_k A(k, i) B(k, j), all n x n. With `lower` only tiles that
-// touch the lower triangle are formed; with `triangular` B(k, j) is 0 for k < j.
-template <class T, bool triangular = false>
+// touch the lower triangle are formed.
+template <class T, Zeros zeros = kNone>
 static void product(Vec<T>* C, int n, Operand<T> A, Operand<T> B, bool lower) {
   constexpr int R = kRegisters == 32 ? 4 : 2, Q = 4;
   const int ld = leading(n);
   int i = 0;
 #define LK_TILE(MR, NR)                                                                      \
   {                                                                                          \
-    const int first = triangular ? j : 0;                                                    \
-    product_tile<T, MR, NR>(C + i * ld + j, ld, n - first, A.at(i) + first * A.row, A.row,    \
+    const int first = zeros == kBefore ? j : 0, last = zeros == kBehind ? j + NR : n;        \
+    product_tile<T, MR, NR>(C + i * ld + j, ld, last - first, A.at(i) + first * A.row, A.row, \
                             A.column, B.at(j) + first * B.row, B.row, B.column);              \
   }
 #define LK_TILE_ROW(MR)                                \

@@ -46,8 +46,9 @@ from linalg_kernels.backends.native.factors import (
     from_chol_log_vjp,
 )
 from linalg_kernels.backends.native.inner import (
-    factor_trace,
     inner_products,
+    inner_products_at,
+    inner_products_at_vjp,
     inner_products_vjp,
 )
 from linalg_kernels.backends.native.library import (
@@ -128,7 +129,6 @@ __all__ = [
     "eigh_positive",
     "eigh_vjp",
     "eigvalsh",
-    "factor_trace",
     "frechet",
     "frechet_packed",
     "frechet_wide",
@@ -136,6 +136,8 @@ __all__ = [
     "from_chol_log_vjp",
     "info",
     "inner_products",
+    "inner_products_at",
+    "inner_products_at_vjp",
     "inner_products_vjp",
     "inspect",
     "is_packed",

@@ -7,6 +7,11 @@ from torch import Tensor
 from linalg_kernels.backends.native import library
 
 
+def _row(w: Tensor) -> int:
+    """Numbers that the adjoint needs of a sample."""
+    return -(-w.shape[-1] // 16) * 16
+
+
 def inner_products(
     X: Float[Tensor, "b n n"],
     w: Float[Tensor, "c m"],
@@ -21,10 +26,10 @@ def inner_products(
     minus = None if minus is None else minus.contiguous()
     b, n, c = X.shape[0], X.shape[-1], len(w)
     scores = X.new_empty((b, c))
-    x = X.new_empty((b, -(-w.shape[-1] // 16) * 16))
+    x = X.new_empty((b, _row(w)))
     library.call(
         *("lk_inner_products", X.dtype, b, n, c, not lower, X.data_ptr(), w.data_ptr()),
-        *(library.address(minus), scores.data_ptr(), x.data_ptr()),
+        *(library.address(minus), None, scores.data_ptr(), x.data_ptr(), None, None),
     )
     return scores, x
 
@@ -44,24 +49,59 @@ def inner_products_vjp(
     gminus = w.new_empty(len(w)) if wanted[2] else None
     library.call(
         *("lk_inner_products_adjoint", x.dtype, len(x), n, len(w), not lower),
-        *(x.data_ptr(), w.data_ptr(), G.data_ptr()),
-        *(library.address(gX), library.address(gw), library.address(gminus)),
+        *(x.data_ptr(), w.data_ptr(), None, None, G.data_ptr()),
+        *(library.address(gX), library.address(gw), library.address(gminus), None),
     )
     return gX, gw, gminus
 
 
-def factor_trace(
-    z: Float[Tensor, "c m"], w: Float[Tensor, "c m"], n: int, derivatives: bool = True
-) -> tuple[Float[Tensor, " c"], Float[Tensor, "c m"] | None, Float[Tensor, "c m"] | None]:
-    """tr(W L L^T) and its derivatives for z and w.
+def inner_products_at(
+    X: Float[Tensor, "b n n"],
+    w: Float[Tensor, "c m"],
+    z: Float[Tensor, "c m"],
+    derivatives: bool = True,
+) -> tuple[Float[Tensor, "b c"], Float[Tensor, " k"]]:
+    """⟨X_i - L_k L_k^T, W_k⟩, and with `derivatives` what `inner_products_at_vjp` needs.
 
     W is symmetric and L lower triangular but for exp on its diagonal, of the numbers w and z.
     """
-    z, w = z.contiguous(), w.contiguous()
-    value = z.new_empty(len(z))
-    of_z, of_w = (torch.empty_like(z) if derivatives else None for _ in range(2))
+    X, w, z = X.contiguous(), w.contiguous(), z.contiguous()
+    b, n, c = X.shape[0], X.shape[-1], len(w)
+    scores = X.new_empty((b, c))
+    # One tensor, which autograd keeps for less than three.
+    kept = X.new_empty(b * _row(w) + (2 * w.numel() if derivatives else 0))
+    x, of_z, of_w = _kept(kept, b, w)
     library.call(
-        *("lk_factor_trace", z.dtype, len(z), n, z.data_ptr(), w.data_ptr(), value.data_ptr()),
-        *(library.address(of_z), library.address(of_w)),
+        *("lk_inner_products", X.dtype, b, n, c, True, X.data_ptr(), w.data_ptr(), None),
+        *(z.data_ptr(), scores.data_ptr(), x),
+        *((of_z, of_w) if derivatives else (None, None)),
     )
-    return value, of_z, of_w
+    return scores, kept
+
+
+def _kept(kept: Tensor, b: int, w: Tensor) -> tuple[int, int, int]:
+    """Where numbers of b samples lie in `kept`, and the derivatives for z and w."""
+    x, size = kept.data_ptr(), kept.element_size()
+    of_z = x + b * _row(w) * size
+    return x, of_z, of_z + w.numel() * size
+
+
+def inner_products_at_vjp(
+    kept: Float[Tensor, " k"],
+    w: Float[Tensor, "c m"],
+    G: Float[Tensor, "b c"],
+    n: int,
+    wanted: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Float[Tensor, "b n n"] | None, Float[Tensor, "c m"] | None, Float[Tensor, "c m"] | None]:
+    """Gradients with respect to X, w and z of a loss with gradient G in the products."""
+    w, G = w.contiguous(), G.contiguous()
+    b = len(G)
+    gX = w.new_empty((b, n, n)) if wanted[0] else None
+    gw, gz = (torch.empty_like(w) if want else None for want in wanted[1:])
+    x, of_z, of_w = _kept(kept, b, w)
+    library.call(
+        *("lk_inner_products_adjoint", w.dtype, b, n, len(w), True, x, w.data_ptr()),
+        *(of_z, of_w, G.data_ptr(), library.address(gX), library.address(gw), None),
+        library.address(gz),
+    )
+    return gX, gw, gz

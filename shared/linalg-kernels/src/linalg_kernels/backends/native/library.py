@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 ISA_VARIABLE = "LINALG_KERNELS_ISA"
 
 # Most matrices that one block holds, in any instruction set and dtype.
@@ -97,9 +97,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "lk_wide_symmetric_part": [pointer, pointer, f64],
         "lk_wide_compose": [i32, *[pointer] * 3],
         "lk_wide_frechet": [i32, i32, *[pointer] * 3, *function, pointer],
-        "lk_inner_products": [i32, i32, *[pointer] * 5],
-        "lk_inner_products_adjoint": [i32, i32, *[pointer] * 6],
-        "lk_factor_trace": [pointer] * 5,
+        "lk_inner_products": [i32, i32, *[pointer] * 8],
+        "lk_inner_products_adjoint": [i32, i32, *[pointer] * 9],
         "lk_reflect": [*[i32] * 3, *[pointer] * 4],
         "lk_reflect_adjoint": [*[i32] * 3, *[pointer] * 6],
     }
