@@ -61,7 +61,7 @@ def test_spread_of_the_faces(original, net):
 def test_faces():
     parameters = {
         "ranks": (10,), "tuned": (10,), "codes": 2, "pairs": 4, "images": 16, "steps": 1,
-        "rate": 1e-4, "teacher_images": 16,
+        "rate": 1e-4, "teacher_images": 16, "evenness": 1.0,
     }  # fmt: skip
     rows = {(row.label, row.metric): row for row in faces.run(Trial(0, parameters))}
     assert all(isinstance(row, Row) for row in rows.values())

@@ -310,8 +310,11 @@ WORKER = """
 import sys
 import torch
 from torch import distributed, nn
-from householder_gan import Discriminator, FineTuner, Recipe, StyleGAN2, householderize, of_images
-from householder_gan.finetune import average_gradients
+from householder_gan import (
+    Discriminator, EvenResponses, FineTuner, MomentMatching, PixelDistance, Recipe, StyleGAN2,
+    householderize, of_images
+)
+from householder_gan.processes import average_gradients
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -324,9 +327,13 @@ torch.manual_seed(rank)  # each process starts elsewhere; the first one's weight
 widths = {4: 8, 8: 8, 16: 6}
 G = StyleGAN2(16, 8, 2, widths)
 householderize(G, rank=3)
-run = FineTuner(G, Discriminator(16, widths), Recipe(batch=2, r1_every=2, path_every=2))
 rng = torch.Generator().manual_seed(5)
-data = of_images(torch.tanh(torch.randn(32, 3, 16, 16, generator=rng)))
+real = torch.tanh(torch.randn(32, 3, 16, 16, generator=rng))
+beside = MomentMatching(lambda x: [x], real, decay=0.5), EvenResponses(PixelDistance(), codes=2)
+run = FineTuner(
+    G, Discriminator(16, widths), Recipe(batch=2, r1_every=2, path_every=2), regularisers=beside
+)
+data = of_images(real)
 for _ in range(3):
     run.step(data)
 run.save(f"{folder}/state-{rank}.pt")
@@ -336,6 +343,7 @@ held = {
     "average": run.average.state_dict(),
     "critic": run.discriminator.state_dict(),
     "mean_path": run.mean_path,
+    "regularisers": {k: v for one in beside for k, v in one.state_dict().items()},
 }
 torch.save(held, f"{folder}/{rank}.pt")
 distributed.destroy_process_group()
@@ -360,6 +368,7 @@ def test_two_processes_train_one_model(tmp_path):
     for name in ("generator", "average", "critic"):
         assert equal(first[name], second[name])
     assert first["mean_path"] == second["mean_path"]
+    assert equal(first["regularisers"], second["regularisers"])
     assert (tmp_path / "state-0.pt").exists()
     assert not (tmp_path / "state-1.pt").exists()
     # And it is not what one process learns alone.

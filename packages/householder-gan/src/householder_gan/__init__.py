@@ -46,6 +46,7 @@ from householder_gan.path_length import PathLength, lerp, pipl, ppl, slerp, with
 from householder_gan.penalties import hessian_penalty, path_lengths, r1_penalty
 from householder_gan.pictures import save_gif, save_grid
 from householder_gan.projector import HouseholderProjector, PartialIsometry
+from householder_gan.regularisers import EvenResponses, MomentMatching
 from householder_gan.response import (
     Agreement,
     Response,
@@ -68,7 +69,7 @@ __all__ = [
     "lerp", "slerp", "within_percentiles",
     # training
     "finetune", "FineTuner", "Recipe", "of_generator", "of_images",
-    "hessian_penalty", "path_lengths", "r1_penalty",
+    "MomentMatching", "EvenResponses", "hessian_penalty", "path_lengths", "r1_penalty",
     # pictures
     "browse", "save_gif", "save_grid",
     # generators and files

@@ -9,7 +9,7 @@ are averaged over the processes.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Generator as Steps
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,14 +18,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from householder_gan import processes
 from householder_gan.files import WRONG, load_tensors, reason, whole
 from householder_gan.generators.protocol import Generator, codes, device_of
 from householder_gan.householderize import WeightIsometry
 from householder_gan.penalties import hessian_penalty, path_lengths, r1_penalty
 from householder_gan.projector import HouseholderProjector
+from householder_gan.regularisers import Regulariser
 
 FORMAT = "householder-gan finetune 1"
 
@@ -124,39 +126,6 @@ def _mixed(*numbers: int) -> int:
     return state
 
 
-def _processes() -> tuple[int, int]:
-    """This process's number and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Each parameter's gradient becomes its mean over the processes; None counts as 0.
-
-    In one message. DistributedDataParallel would want every loss to be one call of one module,
-    where a step here calls mapping and synthesis by themselves and takes gradients of gradients.
-    """
-    _, count = _processes()
-    if count == 1 or not parameters:
-        return
-    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    together = torch.cat([gradient.flatten() for gradient in found])
-    distributed.all_reduce(together)
-    together /= count
-    for parameter, mean in zip(
-        parameters, together.split([p.numel() for p in parameters]), strict=True
-    ):
-        parameter.grad = mean.view_as(parameter).to(parameter.dtype)
-
-
-def _synchronise(module: nn.Module) -> None:
-    _, count = _processes()
-    if count > 1:
-        for tensor in (*module.parameters(), *module.buffers()):
-            distributed.broadcast(tensor.detach(), 0)
-
-
 def frame_parameters(generator: nn.Module) -> list[nn.Parameter]:
     """The reflectors (and learned σ) of every projector."""
     found: list[nn.Parameter] = []
@@ -192,10 +161,16 @@ class FineTuner:
     """The state of a run: networks, moving average, optimisers, number of steps done.
 
     `generator` and `discriminator` are trained in place; `average` is the generator to use.
+    `regularisers`, no part of the published recipe, are losses of the generator beside it.
     """
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, recipe: Recipe | None = None
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        recipe: Recipe | None = None,
+        *,
+        regularisers: Sequence[Regulariser] = (),
     ) -> None:
         if not isinstance(generator, Generator):
             raise TypeError(
@@ -204,8 +179,11 @@ class FineTuner:
             )
         recipe = Recipe() if recipe is None else recipe
         self.generator, self.discriminator, self.recipe = generator, discriminator, recipe
-        _synchronise(generator)
-        _synchronise(discriminator)
+        self.regularisers = {one.name: one for one in regularisers}
+        if len(self.regularisers) < len(regularisers):
+            raise ValueError(f"regularisers must differ by name, got {list(self.regularisers)}")
+        processes.synchronise(generator)
+        processes.synchronise(discriminator)
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
         frames = frame_parameters(generator)
         known = {id(p) for p in frames}
@@ -247,7 +225,7 @@ class FineTuner:
         for parameter in parameters:
             parameter.grad = None
         loss.backward(inputs=parameters)
-        average_gradients(parameters)
+        processes.average_gradients(parameters)
         optimizer.step()
 
     def _critic_step(self, real: Tensor) -> dict[str, float]:
@@ -255,6 +233,9 @@ class FineTuner:
         assert isinstance(generator, Generator)
         with torch.no_grad():
             fake = generator.synthesis(self._codes(recipe.batch))
+        if self.step_number < recipe.critic_first:
+            for one in self.regularisers.values():
+                one.observe(fake)
         # Two passes: the deviation of a batch is of real images or of generated ones.
         loss = functional.softplus(-self.discriminator(real)).mean()
         loss = loss + functional.softplus(self.discriminator(fake)).mean()
@@ -271,9 +252,14 @@ class FineTuner:
     def _generator_step(self) -> dict[str, float]:
         recipe, generator = self.recipe, self.generator
         assert isinstance(generator, Generator)
-        logits = self.discriminator(generator.synthesis(self._codes(recipe.batch)))
-        loss = functional.softplus(-logits).mean()
+        images = generator.synthesis(self._codes(recipe.batch))
+        loss = functional.softplus(-self.discriminator(images)).mean()
         found = {"generator": float(loss.detach())}
+        for name, one in self.regularisers.items():
+            value = one.loss(generator, images, self.step_number)
+            if value is not None:
+                loss = loss + one.weight * value.to(loss)
+                found[name] = float(value.detach())
         if recipe.hessian_weight:
             z = torch.randn(recipe.batch, generator.z_dim).to(device_of(generator))
             penalty = hessian_penalty(
@@ -289,10 +275,7 @@ class FineTuner:
             # Without a mapping network nothing else asks for the gradient of the codes.
             ws = ws if ws.requires_grad else ws.requires_grad_()
             lengths = path_lengths(generator.synthesis, ws)
-            mean = lengths.detach().mean()
-            if _processes()[1] > 1:
-                distributed.all_reduce(mean)
-                mean /= _processes()[1]
+            mean = processes.mean(lengths.detach().mean())
             self.mean_path += recipe.path_decay * (float(mean) - self.mean_path)
             penalty = (lengths - self.mean_path).square().mean()
             weight = recipe.path_weight * recipe.path_every
@@ -301,7 +284,7 @@ class FineTuner:
         return found
 
     def _update_average(self) -> None:
-        images = self.recipe.batch * _processes()[1]
+        images = self.recipe.batch * processes.place()[1]
         keep = 0.5 ** (images / self.recipe.average_images)
         with torch.no_grad():
             now = dict(self.generator.named_parameters())
@@ -317,7 +300,7 @@ class FineTuner:
         Raises FloatingPointError where a loss is NaN or infinite, naming it and the step.
         """
         recipe = self.recipe
-        process, count = _processes()
+        process, count = processes.place()
         device = next(self.generator.parameters()).device
         self.generator.train()
         self.discriminator.train()
@@ -342,13 +325,14 @@ class FineTuner:
 
     def save(self, path: str | Path) -> None:
         """Everything that going on needs, written whole or not at all; by process 0 alone."""
-        if _processes()[0]:
+        if processes.place()[0]:
             return
         state = {
             "format": FORMAT,
             "recipe": asdict(self.recipe),
             "step": self.step_number,
             "mean_path": self.mean_path,
+            "regularisers": {k: one.state_dict() for k, one in self.regularisers.items()},
             "generator": self.generator.state_dict(),
             "average": self.average.state_dict(),
             "discriminator": self.discriminator.state_dict(),
@@ -373,11 +357,19 @@ class FineTuner:
             known = written if isinstance(written, dict) else {}
             differing = [k for k, v in asdict(self.recipe).items() if known.get(k) != v]
             raise ValueError(f"{path}: written under another recipe, which differs in {differing}")
+        beside = held.get("regularisers")
+        if not isinstance(beside, dict) or beside.keys() != self.regularisers.keys():
+            known = list(beside) if isinstance(beside, dict) else beside
+            raise ValueError(
+                f"{path}: written with the regularisers {known}, not {[*self.regularisers]}"
+            )
         try:
             for name in ("generator", "average", "discriminator"):
                 getattr(self, name).load_state_dict(held[name])
             self.optimizer.load_state_dict(held["optimizer"])
             self.critic_optimizer.load_state_dict(held["critic_optimizer"])
+            for name, one in self.regularisers.items():
+                one.load_state_dict(beside[name])
             self.mean_path, self.step_number = float(held["mean_path"]), int(held["step"])
         except WRONG as error:
             raise ValueError(f"{path}: of another network: {error}") from error
@@ -390,6 +382,7 @@ def finetune(
     steps: int,
     recipe: Recipe | None = None,
     *,
+    regularisers: Sequence[Regulariser] = (),
     checkpoint: str | Path | None = None,
     every: int = 1000,
     watch: Callable[[int, dict[str, float]], None] | None = None,
@@ -401,7 +394,7 @@ def finetune(
     """
     if steps < 0 or every < 1:
         raise ValueError(f"steps must be >= 0 and every >= 1, got {steps} and {every}")
-    run = FineTuner(generator, discriminator, recipe)
+    run = FineTuner(generator, discriminator, recipe, regularisers=regularisers)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
     while run.step_number < steps:

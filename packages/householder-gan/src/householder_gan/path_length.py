@@ -75,13 +75,13 @@ def _summary(scaled: Tensor, distance: Distance, convention: str) -> PathLength:
 
 
 @contextmanager
-def evaluating(generator: Generator) -> Steps[None]:
-    """Evaluation mode without gradients; the mode is put back afterwards."""
+def evaluating(generator: Generator, *, gradients: bool = False) -> Steps[None]:
+    """Evaluation mode, without gradients if not asked for; the mode is put back afterwards."""
     training = isinstance(generator, nn.Module) and generator.training
     if isinstance(generator, nn.Module):
         generator.eval()
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         if isinstance(generator, nn.Module):
