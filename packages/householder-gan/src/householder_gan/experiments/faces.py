@@ -183,15 +183,15 @@ experiment = Experiment(
     ),
     run=run,
     quick=Size(
-        seconds=80,
+        seconds=100,
         seeds=(0,),
         parameters={
             "ranks": (10, 20, 50, 100), "tuned": (), "codes": 24, "pairs": 64, "images": 384,
         },
     ),
     full=Size(
-        seconds=1800,
-        seeds=(0,),
+        seconds=1500,
+        seeds=(0, 1),
         parameters={
             "ranks": (10, 20, 50, 100), "tuned": (10, 20, 50), "codes": 24, "pairs": 96,
             "images": 384, "steps": 330, "rate": 2e-4, "teacher_images": 8192, "evenness": 8.0,
