@@ -191,9 +191,9 @@ experiment = Experiment(
     ),
     full=Size(
         seconds=1500,
-        seeds=(0, 1),
+        seeds=(0,),
         parameters={
-            "ranks": (10, 20, 50, 100), "tuned": (10, 20, 50), "codes": 24, "pairs": 96,
+            "ranks": (10, 20, 50, 100), "tuned": (10, 20, 50, 100), "codes": 24, "pairs": 96,
             "images": 384, "steps": 330, "rate": 2e-4, "teacher_images": 8192, "evenness": 8.0,
         },
     ),
