@@ -228,6 +228,23 @@ def test_fine_tuning_sees_them_and_goes_on_to_the_same_weights(tmp_path):
         )
 
 
+def test_what_is_no_number_is_named():
+    torch.manual_seed(0)
+    G = StyleGAN2(16, 8, 2, WIDTHS)
+    with torch.no_grad():
+        next(iter(G.parameters())).fill_(torch.nan)
+    recipe = Recipe(batch=4, r1_every=0, path_every=0)
+    for regularisers in ([MomentMatching(lambda x: [x], random(32, 3, 16, 16), decay=0.0)], []):
+        tuner = FineTuner(G, Discriminator(16, WIDTHS), recipe, regularisers=regularisers)
+        with pytest.raises(FloatingPointError, match=r"is nan in step 0"):
+            tuner.step(of_images(random(32, 3, 16, 16).float()))
+
+
+def test_one_direction_is_not_even_or_uneven():
+    with pytest.raises(ValueError, match="projector of rank 2 or more"):
+        loss_of(EvenResponses(PixelDistance()), generator=generator(rank=1))
+
+
 def test_a_state_of_other_regularisers_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     run([matching()])[0].save(path)

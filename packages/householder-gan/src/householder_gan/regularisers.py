@@ -60,6 +60,7 @@ class MomentMatching:
         images: (n, c, h, w), n >= 2; a thousand or more for a few hundred features.
         weight: Of the loss.
         decay: What one batch leaves of the average before it, in 0..1.
+        batch: Of given images at a time.
 
     Source: feature matching (Salimans et al., NeurIPS 2016) with the distance of normal
     distributions (Heusel et al., NeurIPS 2017) between the moments.
@@ -128,6 +129,9 @@ class MomentMatching:
             return None
         mean, second, share = self._average(images)
         C = second - mean[:, None] * mean
+        if not bool(torch.isfinite(C).all()):
+            # No eigenvalues: the one who asked for the loss says which loss is no number.
+            return C.sum() * torch.nan
         K = self._root @ C @ self._root
         values = torch.linalg.eigvalsh((K + K.mT) / 2)
         # Where an eigenvalue is 0 but for rounding its root has no derivative.
@@ -168,6 +172,8 @@ class EvenResponses:
         weight: Of the loss.
         every: Steps from one call to the next.
         codes: Random codes of a call, (1 + `count`) images each.
+        count: Directions of a layer that a call measures.
+        step: Length of a step along a direction.
         decay: What one measurement leaves of the average before it, in 0..1.
     """
 
@@ -218,6 +224,7 @@ class EvenResponses:
         running = self._running[one.layer]
         chosen = (turn * count + torch.arange(count)) % many
         now = _over_processes(self._measured(generator, one, chosen))
+        running = running.to(now)  # a state that was read is on the CPU
         share = 1 - self.decay
         place = chosen.to(running.device)
         running = running.index_copy(0, place, running[place] + share * (now - running[place]))
@@ -252,4 +259,7 @@ class EvenResponses:
 def _found(generator: Generator) -> list[LayerDirections]:
     """Layers of several directions, of which a variance can be taken."""
     assert isinstance(generator, torch.nn.Module)
-    return [one for one in directions(generator) if len(one) > 1]
+    found = [one for one in directions(generator) if len(one) > 1]
+    if not found:
+        raise ValueError("generator must have a projector of rank 2 or more, to be made even")
+    return found
